@@ -1,0 +1,153 @@
+"""The facts: what the survey and its sources print, one YAML file a table (`table_03.yaml`), read into plain dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printed column. `data` is the column id that records carry (mnist), `metric` what is printed there (error, epochs)."""
+
+    id: str
+    data: str
+    metric: str
+    zh: str
+    en: str
+    unit: str
+    better: str | None
+    group: str
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    zh: str
+    en: str
+    value: float | str | None = None  # the swept value as configs spell it
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of our metrics: `printed` names the printed metric it stands beside, `claim` the name under which claims see it."""
+
+    id: str
+    en: str
+    unit: str
+    digits: int
+    better: str | None
+    role: str  # cell | labelled
+    printed: str | None = None
+    claim: str | None = None
+    per_example: bool = False  # True: a percentage of wrong test examples, so records' `wrong` masks apply
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One printed number: the survey's value and its source's, never merged."""
+
+    row: str
+    column: str
+    survey: float | None
+    source: float | None
+    printed: str = ""
+    audit: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    id: str
+    sentence: str
+    inequality: str
+    survey: str  # holds | fails | n/a, as the fact sheet states it
+    source: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    id: str
+    where: str
+    survey: str
+    source: str
+    kind: str
+    consequence: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Published:
+    table: str
+    title_zh: str
+    title_en: str
+    caption_zh: str
+    caption_en: str
+    source: str
+    source_version: str
+    row_header: dict[str, str]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    metrics: tuple[Metric, ...]
+    data: dict[str, dict[str, str]]  # column of the records -> data set -> same | variant | stand-in | mechanics
+    claims: tuple[Claim, ...]
+    audit: tuple[Audit, ...]
+    figures: dict[tuple[str, str], Figure]  # (row id, column id) -> printed number
+
+    @property
+    def data_columns(self) -> list[str]:
+        """Columns as the records name them, in printed order."""
+        return list(dict.fromkeys(c.data for c in self.columns))
+
+    def column(self, data: str, metric: str | None) -> Column | None:
+        return next((c for c in self.columns if c.data == data and c.metric == metric), None)
+
+    def metric(self, id: str) -> Metric:
+        return next(m for m in self.metrics if m.id == id)
+
+    def figure(self, row: str, data: str, metric: str | None) -> Figure | None:
+        """The printed number of a row, a column of the records and a printed metric; None where nothing is printed."""
+        column = self.column(data, metric)
+        return self.figures.get((row, column.id)) if column else None
+
+    def group(self, data: str) -> str:
+        """The printed heading over a column of the records ("MNIST")."""
+        return next((c.group for c in self.columns if c.data == data), data)
+
+
+def path(table: str) -> Path:
+    return FOLDER / f"table_{int(table.removeprefix('T')):02d}.yaml"
+
+
+def index() -> dict[str, Any]:
+    """`{"survey": {...}, "tables": [{id, caption_zh, caption_en, title_en, source, built}]}`: all tables, built here or not."""
+    found = yaml.safe_load((FOLDER / "index.yaml").read_text(encoding="utf-8"))
+    for entry in found["tables"]:
+        entry["built"] = path(entry["id"]).exists()
+    return found
+
+
+@cache
+def load(table: str) -> Published:
+    """The published facts of a table ("T3"). Raises FileNotFoundError for a table that is not built."""
+    try:
+        text = path(table).read_text(encoding="utf-8")
+    except (FileNotFoundError, ValueError) as error:
+        built = [entry["id"] for entry in index()["tables"] if entry["built"]]
+        raise FileNotFoundError(f"table {table!r} has no published figures here; there are: {', '.join(built)}") from error
+    facts = yaml.safe_load(text)
+    figures = [Figure(**{**cell, "audit": tuple(cell.get("audit", ()))}) for cell in facts.pop("cells")]
+    return Published(
+        columns=tuple(Column(**c) for c in facts.pop("columns")),
+        rows=tuple(Row(**r) for r in facts.pop("rows")),
+        metrics=tuple(Metric(**m) for m in facts.pop("metrics")),
+        claims=tuple(Claim(**c) for c in facts.pop("claims")),
+        audit=tuple(Audit(**a) for a in facts.pop("audit")),
+        figures={(f.row, f.column): f for f in figures},
+        **facts,
+    )
