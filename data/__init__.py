@@ -1,0 +1,6 @@
+"""Data sets as tensors. See `data.load`; `python -m data` lists the sets and where they are."""
+
+from data.errors import ChecksumMismatch, DataSetMissing
+from data.sets import DataSet, fingerprint, load, names, prepare
+
+__all__ = ["ChecksumMismatch", "DataSet", "DataSetMissing", "fingerprint", "load", "names", "prepare"]

@@ -1,0 +1,108 @@
+"""Where files are: the data root (read only), the cache, and the prepared files in it.
+
+A prepared file is one .npz without pickles (`<cache>/<variant>[-<options>].npz`) and one .json beside it that holds
+what can be known without opening the arrays: classes, licence, fingerprint, size, and a stamp of the files it was made from.
+Both are written under another name and renamed, so a reader never sees half a file, and two processes that prepare the
+same set at once only do the work twice. The zip container checks each array's CRC as it is read.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from data.errors import Damaged
+
+Arrays = Mapping[str, NDArray[Any]]
+FORMAT = 1  # raise when the same source files would give other prepared content
+
+
+def root_folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """The data root: the argument, else $BN_DATA_ROOT, else a folder of the user's cache. May be read-only or missing."""
+    return Path(root or os.environ.get("BN_DATA_ROOT") or user_cache_path("bn-survey") / "raw").expanduser()
+
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else a folder of the user's cache."""
+    return Path(cache or os.environ.get("BN_DATA_CACHE") or user_cache_path("bn-survey") / "prepared").expanduser()
+
+
+def stamp(files: Iterable[Path], relative_to: Path | None = None) -> str:
+    """Hash of names, sizes and modification times: a cheap stand-in for the content of source files."""
+    rows = []
+    for f in files:
+        s = f.stat()
+        rows.append([str(f.relative_to(relative_to)) if relative_to else f.name, s.st_size, s.st_mtime_ns])
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def content_hash(arrays: Arrays, about: Mapping[str, Any]) -> str:
+    """sha256 (16 hex digits) of the arrays, byte for byte in little-endian order, and of the facts that give them meaning."""
+    h = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(arrays):
+        a = np.ascontiguousarray(arrays[name])
+        a = a.astype(a.dtype.newbyteorder("<"), copy=False)
+        h.update(f"{name} {a.dtype.str} {a.shape}".encode())
+        h.update(a.reshape(-1).view(np.uint8).data)
+    return h.hexdigest()[:16]
+
+
+def write(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the prepared file and its sidecar; returns the sidecar's content (meta, plus format and size)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # savez's stub confuses array names with its own keywords
+        size = _replace(path, lambda f: np.savez(f, **arrays))  # type: ignore[arg-type]
+        meta = {**meta, "format": FORMAT, "size": size}
+        text = json.dumps(meta, indent=1, sort_keys=True).encode()
+        _replace(path.with_suffix(".json"), lambda f: f.write(text))
+    except OSError as e:
+        why = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(e.errno or 0, e.strerror)
+        raise OSError(f"cannot write prepared data to {path.parent}: {why}; choose another folder with the option cache= "
+                      "or the environment variable BN_DATA_CACHE") from e
+    return dict(meta)
+
+
+def _replace(path: Path, fill: Callable[[BinaryIO], Any]) -> int:
+    """Writes a new file next to `path`, then renames it to `path`. Returns its size in bytes."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            fill(f)
+            f.flush()
+            os.fsync(f.fileno())
+            size = f.tell()
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600, a cache may be shared
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return size
+
+
+def sidecar(path: Path) -> dict[str, Any] | None:
+    """The sidecar of a prepared file, or None when file or sidecar is missing, cut short or of another format."""
+    try:
+        meta = json.loads(path.with_suffix(".json").read_bytes())
+        ok = meta["format"] == FORMAT and meta["size"] == path.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return meta if ok else None
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a prepared file. Raises Damaged when the file cannot be read whole."""
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            return {k: z[k] for k in z.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
+        raise Damaged(f"the prepared file {path} is damaged ({e}); delete it to have it built again") from e
