@@ -28,7 +28,7 @@ TOP_LEVEL = {*ARROWS, "tests", "benchmarks", ".ci", *FILES}
 
 
 def imported(source: str) -> Iterator[str]:
-    """Top-level names of the modules that a source imports, wherever it does, import_module("...") included."""
+    """Top-level names of the modules a source imports, at any depth, import_module("...") included."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
