@@ -39,47 +39,57 @@ def parse_alpha(alpha: float | str) -> tuple[float, float]:
     raise ValueError(f"alpha={alpha!r}: give a number in [0, 1], or inv_m, inv_m2, inv_m<p> with p > 0 (1/m, 1/m^2, m^-p)")
 
 
-# ---- from the variance to what is averaged, and from that to 1/std; every argument is a vector over channels -------
+# ---- from the variance to what is averaged, and from that to std^2; every argument is a vector over channels -------
 
 
 def _root(v: Tensor) -> Tensor:
     """sqrt with derivative 0 (not infinity) at 0: a unit that is constant over the batch must not give NaN."""
+    if not v.requires_grad:
+        return v.sqrt()
     positive = v > 0
     return torch.where(positive, torch.where(positive, v, 1.0).sqrt(), 0.0)
 
 
-def _invert(stat: Tensor, average: str, eps_in: str, eps: float) -> Tensor:
-    """1/std of a statistic: 1/(sigma + eps) for eps_in="sigma", 1/sqrt(sigma^2 + eps) for "variance"."""
+def _half_inverse_root(v: Tensor) -> Tensor:
+    """d sqrt(v) / dv, with the same convention at 0."""
+    if not v.requires_grad:
+        return v.rsqrt().nan_to_num(nan=math.nan, posinf=0.0) * 0.5
+    positive = v > 0
+    return torch.where(positive, 0.5 * torch.where(positive, v, 1.0).rsqrt(), 0.0)
+
+
+def _square(stat: Tensor, average: str, eps_in: str, eps: float) -> Tensor:
+    """std^2 of a statistic: (sigma + eps)^2 for eps_in="sigma", sigma^2 + eps for "variance"."""
     if average == "inv_std":
-        return stat
+        return stat**-2
     if eps_in == "sigma":
-        return 1 / ((stat if average == "sigma" else _root(stat)) + eps)
-    return ((stat.square() if average == "sigma" else stat) + eps).rsqrt()
+        return ((stat if average == "sigma" else _root(stat)) + eps).square()
+    return (stat.square() if average == "sigma" else stat) + eps
 
 
 def _statistic(var: Tensor, average: str, eps_in: str, eps: float) -> Tensor:
     """What is averaged, from the variance."""
     if average == "variance":
         return var
-    return _root(var) if average == "sigma" else _invert(var, "variance", eps_in, eps)
+    return _root(var) if average == "sigma" else _square(var, "variance", eps_in, eps).rsqrt()
 
 
-def _slope(var: Tensor, used: Tensor, average: str, eps_in: str, eps: float) -> Tensor:
-    """d(1/std)/d(statistic) at `used`, times d(statistic)/d(variance) at `var`; 0 where sigma is 0."""
-
-    def half_inverse_root(v: Tensor) -> Tensor:  # d sqrt(v) / dv
-        positive = v > 0
-        return torch.where(positive, 0.5 * torch.where(positive, v, 1.0).rsqrt(), 0.0)
-
-    inv = _invert(var if average == "inv_std" else used, "variance" if average == "inv_std" else average, eps_in, eps)
+def _slope(var: Tensor, used: Tensor, inv: Tensor, average: str, eps_in: str, eps: float) -> Tensor:
+    """d(1/std)/d(statistic) where it is `used` (there 1/std = `inv`) times d(statistic)/d(variance) at `var`."""
+    if average == "inv_std":
+        inv, used = _square(var, "variance", eps_in, eps).rsqrt(), var
     if average == "sigma":
-        return (-inv.square() if eps_in == "sigma" else -used * inv**3) * half_inverse_root(var)
-    if eps_in == "variance":
-        return -0.5 * inv**3
-    return -inv.square() * half_inverse_root(var if average == "inv_std" else used)
+        return -(inv.square() if eps_in == "sigma" else used * inv**3) * _half_inverse_root(var)
+    return inv**3 * -0.5 if eps_in == "variance" else -inv.square() * _half_inverse_root(used)
 
 
-# ---- batch statistics and the layer in the graph --------------------------------------------------------------------
+# ---- batch statistics, and reading B, each in a plain form and one for torch.func -----------------------------------
+
+
+def _inside_func() -> bool:
+    # torch.autograd.Function asks the same. A Function that torch.func can transform costs 50 us more a call than one
+    # it cannot, so the former is taken only where it is needed.
+    return torch._C._are_functorch_transforms_active()
 
 
 def _dims(x: Tensor) -> list[int]:
@@ -87,20 +97,24 @@ def _dims(x: Tensor) -> list[int]:
 
 
 def _column(v: Tensor, x: Tensor) -> Tensor:
-    """A vector over channels, shaped to broadcast against x [N, C, ...]."""
-    return v.view(-1, *[1] * (x.dim() - 2))
+    """A vector over channels, shaped and typed to go with x [N, C, ...]."""
+    return v.to(x.dtype).view(-1, *[1] * (x.dim() - 2))
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    if x.device.type in ("cpu", "cuda"):  # the kernel batch_norm itself uses: faster than var_mean on both
+    """Mean and population variance per channel, without gradient."""
+    if _inside_func():
+        return _StackedMoments.apply(x)  # type: ignore[no-any-return]
+    x = x.detach()
+    if x.device.type in ("cpu", "cuda"):  # the kernel inside batch_norm: on a CPU 20 times as fast as var_mean
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
     else:
         var, mean = torch.var_mean(x, _dims(x), correction=0)
     return mean, var
 
 
-class _Moments(torch.autograd.Function):
-    """Mean and population variance per channel, no gradient. A Function only because it may then say what vmap does."""
+class _StackedMoments(torch.autograd.Function):
+    """`_moments` under torch.func: the members of a vmap become channels."""
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,82 +130,101 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor) -> tuple[Any, Any]:
-        x = x.movedim(in_dims[0], 1).flatten(1, 2)  # members become channels
-        mean, var = _Moments.apply(x)
+        mean, var = _moments(x.movedim(in_dims[0], 1).flatten(1, 2))
         return (mean.view(info.batch_size, -1), var.view(info.batch_size, -1)), (0, 0)
 
 
-class _InGraph(torch.autograd.Function):
-    """Reading B in one step: y = w (x - mu) / std + b with mu, std mixed from batch (weight alpha) and past (1 - alpha).
+def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    """Reading B: y = w (x - mu) / std + b, with mu and std mixed from batch (weight alpha) and past (1 - alpha).
 
-    Returns y and the batch's mean and variance. Composed of plain tensor operations, the step takes about twice as long.
+    Takes x, weight, bias, prev_mean, prev_stat, alpha (0-d or per channel), average, eps_in, eps. Returns y and, without
+    gradient, the batch's mean and variance and the mixed mean and statistic.
     """
+    return (_StackedInGraph if _inside_func() else _InGraph).apply(x, *others)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor | None, bias: Tensor | None, prev_mean: Tensor, prev_stat: Tensor, alpha: Tensor,
-        average: str, eps_in: str, eps: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = (s.to(prev_mean.dtype) for s in _moments(x))
-        used_mean = torch.lerp(prev_mean, mean, alpha)
-        used = torch.lerp(prev_stat, _statistic(var, average, eps_in, eps), alpha)
-        y = F.batch_norm(x, used_mean, _invert(used, average, eps_in, eps) ** -2, weight, bias, False, 0.0, 0.0)
-        return y, mean, var
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, prev_mean, prev_stat, alpha, *ctx.how = inputs
-        _, mean, var = output
-        ctx.mark_non_differentiable(mean, var)
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(x, weight, prev_mean, prev_stat, alpha, mean, var)
+def _in_graph_forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, prev_mean: Tensor, prev_stat: Tensor, alpha: Tensor,
+    *how: Any,
+) -> tuple[Tensor, ...]:
+    mean, var = (s.to(prev_mean.dtype) for s in _moments(x))
+    used_mean = torch.lerp(prev_mean, mean, alpha)
+    used = torch.lerp(prev_stat, _statistic(var, *how), alpha)
+    y = F.batch_norm(x, used_mean, _square(used, *how), weight, bias, False, 0.0, 0.0)
+    return y, mean, var, used_mean, used
 
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, prev_mean, prev_stat, alpha, mean, var = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # somebody will differentiate this: mean and var must then depend on x
-        if again:
-            mean = x.mean(_dims(x))
-            var = (x - _column(mean, x)).square().mean(_dims(x))
+
+def _in_graph_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, prev_mean, prev_stat, alpha, *ctx.how = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, weight, prev_mean, prev_stat, alpha, *output[1:])
+    ctx.has_bias = bias is not None
+
+
+def _in_graph_backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 9
+    x, weight, prev_mean, prev_stat, alpha, mean, var, used_mean, used = ctx.saved_tensors
+    again = torch.is_grad_enabled()  # the result will itself be differentiated: the statistics must depend on x
+    if again:
+        mean = x.mean(_dims(x))
+        var = (x - _column(mean, x)).square().mean(_dims(x))
         used_mean = torch.lerp(prev_mean, mean, alpha)
         used = torch.lerp(prev_stat, _statistic(var, *ctx.how), alpha)
-        inv = _invert(used, *ctx.how)
-        # With xh = (x - mu) inv, c = w inv and n values a channel:
-        # dx = c dy - alpha c mean(dy) + (x - mu_B) 2 alpha slope w sum(dy xh) / (inv n)
-        if again:
-            sum_dy = dy.sum(_dims(x))
-            sum_dy_xh = (dy * (x - _column(used_mean, x))).sum(_dims(x)) * inv
-            dx = dy * _column(inv if weight is None else inv * weight, x)
-        else:
-            dx, sum_dy_xh, sum_dy = torch.ops.aten.native_batch_norm_backward(
-                dy, x, weight, used_mean, inv**-2, None, None, False, 0.0, [True, True, True]
-            )
-        w = 1.0 if weight is None else weight
-        a = alpha * w / (x.numel() // mean.numel())
-        slope = 2 * a * _slope(var, used, *ctx.how) * sum_dy_xh / inv
-        shift = -a * inv * sum_dy - slope * mean
-        slope, shift = _column(slope.to(x.dtype), x), _column(shift.to(x.dtype), x)
-        dx = dx + slope * x + shift if again else dx.addcmul_(x, slope).add_(shift)
-        dw = None if weight is None else sum_dy_xh
-        return dx, dw, sum_dy if ctx.has_bias else None, None, None, None, None, None, None
+    square = _square(used, *ctx.how)
+    inv = square.rsqrt()
+    if again:
+        sum_dy = dy.sum(_dims(x))
+        sum_dy_xh = (dy * (x - _column(used_mean, x))).sum(_dims(x)) * inv
+        dx = dy * _column(inv if weight is None else inv * weight, x)
+    else:
+        dx, sum_dy_xh, sum_dy = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, used_mean, square, None, None, False, 0.0, [True, True, True]
+        )
+    # So far dx = w inv dy: the statistics held constant. Through them, with n values a channel and xh = (x - mu) inv:
+    # dx -= alpha w inv sum(dy) / n,  dx += (x - mu_B) 2 alpha slope w sum(dy xh) / (n inv)
+    a = alpha / (x.numel() // mean.numel())
+    if weight is not None:
+        a = a * weight
+    shift = a * inv * sum_dy
+    slope = a * 2 * _slope(var, used, inv, *ctx.how) * sum_dy_xh / inv
+    centred, slope, shift = x - _column(mean, x), _column(slope, x), _column(shift, x)
+    dx = dx + centred * slope - shift if again else dx.addcmul_(centred, slope).sub_(shift)
+    return dx, None if weight is None else sum_dy_xh, sum_dy if ctx.has_bias else None, *[None] * 6
+
+
+class _InGraph(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        output = _in_graph_forward(*inputs)
+        _in_graph_save(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_in_graph_backward)  # type: ignore[assignment]
+
+
+class _StackedInGraph(torch.autograd.Function):
+    """`_InGraph` under torch.func: the members of a vmap become channels, each with its own alpha."""
+
+    forward = staticmethod(_in_graph_forward)  # type: ignore[assignment]
+    setup_context = staticmethod(_in_graph_save)  # type: ignore[assignment]
+    backward = staticmethod(_in_graph_backward)  # type: ignore[assignment]
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, *others: Any) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
         size = info.batch_size
-
-        def members_first(t: Tensor, dim: int | None) -> Tensor:
-            return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-
-        x = members_first(x, in_dims[0]).movedim(0, 1)
-        shape, channels = x.shape, x.shape[2]
-        folded: list[Any] = []
-        for t, dim in zip(others, in_dims[1:], strict=True):
-            if isinstance(t, Tensor):
-                t = members_first(t, dim)
-                t = (t if t.dim() == 2 else t[:, None].expand(size, channels)).reshape(-1)
-            folded.append(t)
-        y, mean, var = _InGraph.apply(x.flatten(1, 2), *folded)
-        return (y.view(shape), mean.view(size, -1), var.view(size, -1)), (1, 0, 0)
+        first = [
+            t if not isinstance(t, Tensor) else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(inputs, in_dims, strict=True)
+        ]
+        x = first[0].movedim(0, 1)  # [N, members, C, ...]
+        vectors = [
+            (t if t.dim() == 2 else t[:, None].expand(size, x.shape[2])).reshape(-1) if isinstance(t, Tensor) else t
+            for t in first[1:]
+        ]
+        y, *stats = _in_graph(x.flatten(1, 2), *vectors)
+        return (y.view(x.shape), *(s.view(size, -1) for s in stats)), (1, 0, 0, 0, 0)
 
 
 # ---- the layer ------------------------------------------------------------------------------------------------------
@@ -274,8 +307,9 @@ class _DiminishingBatchNorm(nn.Module):
 
     def current_alpha(self) -> Tensor:
         """alpha_m of the next training step, 0-d; m = 1 + num_batches_tracked // period."""
-        m = 1 + torch.div(self.num_batches_tracked, self.period, rounding_mode="floor")
-        return self.alpha_scale * m.to(self.alpha_power.dtype) ** -self.alpha_power
+        tracked = self.num_batches_tracked
+        m = 1 + (tracked if self.period == 1 else torch.div(tracked, self.period, rounding_mode="floor"))
+        return self.alpha_scale * torch.pow(m, -self.alpha_power)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() not in self.ranks:
@@ -292,25 +326,30 @@ class _DiminishingBatchNorm(nn.Module):
         # Clones: the buffers are overwritten below, while autograd may still need what was in them.
         prev_mean, prev_stat = self.running_mean.clone(), self.running_statistic.clone()
         if self.initial == "first_batch" or self.reading == "A":
-            mean, var = (s.to(prev_mean.dtype) for s in _Moments.apply(x.detach()))
+            mean, var = (s.to(prev_mean.dtype) for s in _moments(x))
         if self.initial == "first_batch":
             first = self.num_batches_tracked == 0  # no Python branch: under vmap this is one flag a member
             prev_mean = torch.where(first, mean, prev_mean)
             prev_stat = torch.where(first, _statistic(self._corrected(var, n), *how), prev_stat)
+        next_mean = None
         if self.reading == "A":
             y = self._apply_with(x, prev_mean, prev_stat)
-        elif self.reading == "B":
-            y, mean, var = _InGraph.apply(x, self.weight, self.bias, prev_mean, prev_stat, alpha, *how)
-        elif self.eps_in == "sigma":  # C trains on batch statistics: B with alpha = 1
-            y, mean, var = _InGraph.apply(x, self.weight, self.bias, prev_mean, prev_stat, torch.ones_like(alpha), *how)
-        else:  # the native kernel; with momentum 1 its running statistics are those of this batch
+        elif self.reading == "C" and self.eps_in == "variance":
+            # The native kernel; with momentum 1 what it writes as running statistics are those of this batch.
             mean, var = torch.zeros_like(prev_mean), torch.zeros_like(prev_mean)
             y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
             var = var * ((n - 1) / n)
+        else:  # C is B with alpha = 1 in training
+            mix = alpha if self.reading == "B" else torch.ones_like(alpha)
+            y, mean, var, next_mean, next_stat = _in_graph(
+                x, self.weight, self.bias, prev_mean, prev_stat, mix, *how
+            )
         with torch.no_grad():
-            stat = _statistic(self._corrected(var, n), *how)
-            self.running_mean.copy_(torch.lerp(prev_mean, mean, alpha))
-            self.running_statistic.copy_(torch.lerp(prev_stat, stat, alpha))
+            if next_mean is None or self.reading == "C" or self.correction:
+                next_mean = torch.lerp(prev_mean, mean, alpha)
+                next_stat = torch.lerp(prev_stat, _statistic(self._corrected(var, n), *how), alpha)
+            self.running_mean.copy_(next_mean)
+            self.running_statistic.copy_(next_stat)
             self.num_batches_tracked.add_(1)
         return y
 
@@ -319,8 +358,8 @@ class _DiminishingBatchNorm(nn.Module):
 
     def _apply_with(self, x: Tensor, mean: Tensor, stat: Tensor) -> Tensor:
         """gamma (x - mean) / std + beta with constant statistics: native batch_norm in evaluation form, var = std^2."""
-        var = _invert(stat, self.average, self.eps_in, self.eps) ** -2
-        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, 0.0)
+        square = _square(stat, self.average, self.eps_in, self.eps)
+        return F.batch_norm(x, mean, square, self.weight, self.bias, False, 0.0, 0.0)
 
     def extra_repr(self) -> str:
         options = f"alpha={self.alpha}, affine={self.affine}, reading={self.reading}, initial={self.initial}"
