@@ -1,0 +1,1 @@
+"""What trains: one file a table, the few functions that tables share, and `models/`."""

@@ -1,0 +1,117 @@
+"""python -m experiments table=T3 ...: one run. python -m experiments -m table=T3 ...: a sweep. --help explains the words.
+
+Exit status: 0 all done, 1 some run failed, 2 what was typed cannot be run (one line says why), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments import config
+from experiments.config import CONF, BadInput
+
+
+def main(argv: list[str]) -> int:
+    debug = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through, and they become one line here
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    except (BadInput, HydraException, OmegaConfBaseException) as e:
+        if debug:
+            raise
+        print(one_line(e), file=sys.stderr)
+        return 2
+
+
+def _main(argv: list[str]) -> int:
+    args = get_args_parser().parse_args(argv)
+    asks = args.help or args.hydra_help or args.shell_completion or args.info
+    if not asks and not args.multirun:
+        argv = [*(a for a in argv if a not in args.overrides), *completed(args.overrides, args.config_dir, running=not args.cfg)]
+    sys.argv = ["python -m experiments", *argv]
+    entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    if asks or args.cfg:
+        entry(lambda cfg: None)()
+        return 0
+    from experiments import job, sweep
+
+    if args.multirun:
+        entry(job.run)()
+        return report(sweep.last_outcome)
+    results: dict[str, str] = {}
+    entry(lambda cfg: results.update(job.run(cfg)))()
+    for run_id, outcome in results.items():
+        print(f"{run_id}: {outcome}" + (" (checkpoint written; the same command goes on)" if outcome == "interrupted" else ""))
+    words = set(results.values())
+    return 130 if "interrupted" in words else 1 if words & {"failed"} else 0
+
+
+def completed(overrides: list[str], config_dir: str | None, running: bool) -> list[str]:
+    """What was typed, plus what the point of the grid that agrees with it says: `column=ni` brings its data set and network."""
+    if not running and not any(o.startswith("table=") for o in overrides):
+        return overrides
+    for o in config.parse(overrides):
+        if o.is_sweep_override():
+            raise BadInput(f"{o.input_line}: several values need -m (python -m experiments -m ...)")
+    extra = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+
+        def compose_here(words: list[str]) -> DictConfig:
+            return compose("config", [*words, *extra])
+
+        mine = [o for o in overrides if not o.startswith("hydra")]
+        point = config.points(mine, compose_here)[0]
+        typed_keys = {o.get_key_element() for o in config.parse(mine)}
+        words = [f"{k}={v}" for k, v in point.assignment.items() if k not in typed_keys]
+        if running:
+            from experiments import sweep
+
+            cfg = sweep.settings([*words, *mine], compose_here)
+            sweep.store.check_writable(sweep.Path(cfg.runs))
+            sweep.leave_notes([point], cfg, compose_here, sweep.Path(cfg.runs) / cfg.table)
+            words.append(f"paper={point.member['paper'] or 'null'}")
+    return [*words, *overrides]
+
+
+def report(outcome: Any) -> int:
+    """What became of the sweep, on the terminal; returns the exit status."""
+    by_word: dict[str, list[str]] = {}
+    for run_id, word in outcome.runs.items():
+        by_word.setdefault(word, []).append(run_id)
+    print(f"{outcome.table}: " + ", ".join(f"{len(ids)} {word}" for word, ids in sorted(by_word.items())))
+    for run_id in by_word.get("failed", []):
+        print(f"  failed: {run_id} (traceback in its record; the next sweep tries again)", file=sys.stderr)
+    if outcome.interrupted:
+        print("interrupted; run the same command again to go on from the checkpoints", file=sys.stderr)
+    status: int = outcome.exit_status
+    return status
+
+
+def one_line(e: Exception) -> str:
+    """Hydra's and OmegaConf's errors in one line: what, and what there is."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    if not lines:
+        return type(e).__name__
+    first = lines[0]
+    if "Could not find" in first and len(lines) > 2 and lines[1].startswith("Available options"):
+        options = [line for line in lines[2:] if "=" not in line and not line.startswith("Config search")]
+        return f"{first} (available: {', '.join(options)})"
+    if isinstance(e.__cause__, OmegaConfBaseException) and str(e.__cause__).splitlines()[0] not in first:
+        first += f": {str(e.__cause__).splitlines()[0]}"
+    return first
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

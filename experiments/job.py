@@ -1,0 +1,338 @@
+"""One job: train one run, or many of one architecture as a population; log, checkpoint, time; leave a record for each.
+
+The table's `train` is a generator that yields (step, metrics) and knows none of this.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+import data
+from experiments import config, provenance, store, tracking
+
+
+class Interrupted(Exception):
+    """Asked to stop; the checkpoint is written."""
+
+
+def run(cfg: DictConfig) -> dict[str, str]:
+    """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy | interrupted}."""
+    members = config.members(cfg)
+    runs = [r for r, _ in members]
+    table = config.table_module(cfg)
+    folder = Path(cfg.runs) / runs[0].table
+    try:
+        fingerprint = data.fingerprint(runs[0].data.name, **data_options(cfg))
+    except (FileNotFoundError, ValueError) as e:
+        raise config.BadInput(str(e)) from e
+    code = provenance.code_hash(cfg.module, runs[0].norm.name)
+    ids = {config.run_id(r, fingerprint): (r, paper) for r, paper in members}
+    outcome: dict[str, str] = {}
+    with contextlib.ExitStack() as held:
+        for rid in ids:
+            try:
+                held.enter_context(store.lock(folder, rid))
+            except store.Busy:
+                outcome[rid] = "busy"
+        known = store.finished(folder)  # looked up under the locks: nobody else can finish one of ours now
+        for rid in ids:
+            if rid not in outcome and not store.wanted(known.get(rid), code, cfg.rerun):
+                outcome[rid] = "done before"
+        todo = {rid: r for rid, r in ids.items() if rid not in outcome}
+        if todo:
+            outcome |= _train(cfg, table, folder, todo, code)
+    return outcome
+
+
+def data_options(cfg: DictConfig) -> dict[str, Any]:
+    """The keyword arguments of data.load and data.fingerprint that say which set: where it is and its own options."""
+    options = dict(cfg.data.options)
+    if cfg.data.path is not None:
+        options["path"] = cfg.data.path
+    return {"root": cfg.data.root, "cache": cfg.data.cache, **options}
+
+
+def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code: str) -> dict[str, str]:
+    ids = list(todo)
+    name = ids[0] if len(ids) == 1 else config.digest(ids)
+    home = folder / name if len(ids) == 1 else folder / "shards" / name
+    job = Job(cfg, table, folder, home, name, todo, code)
+    try:
+        job.train()
+        return job.save()
+    except Interrupted:
+        return dict.fromkeys(ids, "interrupted")
+    except config.BadInput:
+        raise
+    except Exception:
+        trace = traceback.format_exc()
+        if len(ids) > 1:  # one member's failure must not be the others': each alone, the failing one gets its record
+            print(f"population {name} failed, its members go on one by one:\n{trace}", file=sys.stderr)
+            store.drop_checkpoints(home)
+            outcome: dict[str, str] = {}
+            for rid, r in todo.items():
+                outcome |= _train(cfg, table, folder, {rid: r}, code)
+            return outcome
+        return job.save_failure(trace)
+
+
+class Job:
+    """What surrounds the training of one job: curves, clock, heartbeat, checkpoints, records."""
+
+    def __init__(
+        self, cfg: DictConfig, table: Any, folder: Path, home: Path, name: str, todo: dict[str, Any], code: str
+    ) -> None:
+        self.cfg, self.table, self.folder, self.home, self.name, self.code = cfg, table, folder, home, name, code
+        self.ids, self.runs = list(todo), [r for r, _ in todo.values()]
+        self.papers = [paper for _, paper in todo.values()]
+        K = len(self.ids)
+        self.curves: list[dict[str, list[float]]] = [{} for _ in range(K)]
+        self.diverged: list[int | None] = [None] * K  # the epoch whose training loss was not finite
+        self.wrong: list[Any] = [None] * K  # wrong test predictions at the epoch chosen so far, packed
+        self.step, self.seconds, self.cpu, self.resumed = 0, 0.0, 0.0, 0
+        self.started = now()
+        self.facts: dict[str, Any] = {}
+        self.track = tracking.start(cfg, self.runs, self.ids)
+
+    def train(self) -> None:
+        import torch
+
+        cfg, run = self.cfg, self.runs[0]
+        threads = (os.cpu_count() or 1) if cfg.threads == "auto" else int(cfg.threads)
+        torch.set_num_threads(threads)
+        device = pick_device(cfg.device)
+        limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval")}
+        dataset = data.load(run.data.name, **data_options(cfg), **limits)
+        sizes = {f"n_{part}": len(getattr(dataset, f"y_{part}")) for part in ("train", "val", "test")}
+        self.facts["data"] = {
+            "name": dataset.name, "fingerprint": dataset.fingerprint, **sizes, "error": dataset.error, "notes": list(dataset.notes),
+        }
+        self.facts["device"] = str(device)
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        self.facts["host"] = provenance.host(threads, gpu)
+        state = self.table.State(self.runs, dataset, device)
+        self.facts["parameters"] = state.net.parameter_count()
+        self.steps = run.epochs * state.steps_per_epoch
+        self.examples = state.steps_per_epoch * run.batch_size
+        self.home.mkdir(parents=True, exist_ok=True)
+        if len(self.ids) > 1:
+            store.write(self.home / "members.json", config.canonical(self.ids).encode())
+        self.resume(state)
+        with stop_requests(self.cfg.stop_file is None) as stop:
+            wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
+            before = self.seconds, self.cpu
+            for self.step, metrics in self.table.train(state):
+                if metrics is not None:
+                    self.take_down(metrics)
+                self.seconds, self.cpu = before[0] + time.monotonic() - wall, before[1] + time.process_time() - cpu
+                over = all(d is not None for d in self.diverged)
+                if time.monotonic() - saved > float(cfg.checkpoint_every) or stop or self.asked_to_stop():
+                    self.checkpoint(state)
+                    saved = time.monotonic()
+                self.heartbeat()
+                if stop or self.asked_to_stop():
+                    raise Interrupted
+                if over:
+                    break
+
+    def take_down(self, metrics: dict[str, Any]) -> None:
+        """One epoch's metrics into each member's curves, up to its divergence."""
+        wrong = metrics.pop("wrong", None)
+        select = self.table.SELECT
+        for k, curves in enumerate(self.curves):
+            if self.diverged[k] is not None:
+                continue
+            epoch = len(curves.get("epoch", [])) + 1
+            if not np.isfinite(metrics["train_loss"][k]):
+                self.diverged[k] = epoch
+            if wrong is not None and metrics[select][k] < min(curves.get(select, [np.inf])):
+                self.wrong[k] = np.packbits(wrong[k].cpu().numpy())
+            curves.setdefault("epoch", []).append(epoch)
+            for key, values in metrics.items():
+                curves.setdefault(key, []).append(float(values[k]))
+        self.track.log(self.curves)
+
+    # ---- stopping and going on ----
+
+    def asked_to_stop(self) -> bool:
+        return self.cfg.stop_file is not None and os.path.exists(self.cfg.stop_file)
+
+    def heartbeat(self) -> None:
+        if time.monotonic() - getattr(self, "last_beat", -9.0) < 1.0:
+            return
+        self.last_beat = time.monotonic()
+        self.beat("running")
+        if self.last_beat - getattr(self, "last_owner", -999.0) > 60:
+            self.last_owner = self.last_beat
+            store.beat_owner(self.folder, self.ids)
+
+    def beat(self, status: str) -> None:
+        note = {"runs": self.ids, "status": status, "step": self.step, "steps": getattr(self, "steps", 0), "seconds": self.seconds}
+        store.beat(self.folder, self.name, note)
+
+    def checkpoint(self, state: Any) -> None:
+        import torch
+
+        gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        store.save_checkpoint(self.home, {
+            "ids": self.ids, "state": state.state_dict(), "curves": self.curves, "diverged": self.diverged, "step": self.step,
+            "wrong": [None if w is None else torch.from_numpy(w) for w in self.wrong],
+            "seconds": self.seconds, "cpu": self.cpu, "resumed": self.resumed, "started": self.started, "code": self.code,
+            "rng": torch.get_rng_state(), "rng_gpu": gpu,
+        })  # fmt: skip
+
+    def resume(self, state: Any) -> None:
+        """Go on from a checkpoint of this very job; one written by other code is thrown away, since the record could not say so."""
+        import torch
+
+        saved = store.load_checkpoint(self.home)
+        if saved is None or saved["ids"] != self.ids or saved["code"] != self.code:
+            store.drop_checkpoints(self.home)
+            return
+        state.load_state_dict(saved["state"])
+        self.curves, self.diverged, self.step = saved["curves"], saved["diverged"], saved["step"]
+        self.wrong = [None if w is None else w.numpy() for w in saved["wrong"]]
+        self.seconds, self.cpu, self.started = saved["seconds"], saved["cpu"], saved["started"]
+        self.resumed = saved["resumed"] + 1
+        torch.set_rng_state(saved["rng"])
+        if saved["rng_gpu"]:
+            torch.cuda.set_rng_state_all(saved["rng_gpu"])
+
+    # ---- records ----
+
+    def save(self) -> dict[str, str]:
+        records = [self.record(k) for k in range(len(self.ids))]
+        if len(records) == 1:
+            store.save_single(self.folder, records[0])
+        else:
+            store.save_population(self.folder, self.name, records)
+        store.drop_checkpoints(self.home)
+        self.beat("finished")
+        self.track.finish(records)
+        return {r["run_id"]: r["status"] for r in records}
+
+    def save_failure(self, trace: str) -> dict[str, str]:
+        record = {**self.record(0), "status": "failed", "error": trace, "metrics": {}, "curves": {}, "wrong": None}
+        store.save_single(self.folder, record)
+        store.drop_checkpoints(self.home)
+        self.beat("failed")
+        self.track.finish([record])
+        return {self.ids[0]: "failed"}
+
+    def record(self, k: int) -> dict[str, Any]:
+        run, curves, K = self.runs[k], self.curves[k], len(self.ids)
+        row, column = self.table.cell(run)
+        epochs = len(curves.get("epoch", []))
+        wrong = self.wrong[k]
+        if self.facts.get("data", {}).get("error") != "error":
+            wrong = None  # a balanced error is not the mean of the mask
+        return {
+            "schema": store.SCHEMA,
+            "run_id": self.ids[k],
+            "table": run.table,
+            "profile": self.cfg.profile,
+            "role": "cell",
+            "status": "finished" if self.diverged[k] is None else "diverged",
+            "cell": {"row": row, "column": column},
+            "config": config.plain(run),
+            "paper": self.papers[k],
+            "data": self.facts.get("data"),
+            "metrics": finite(self.table.summarise(curves)) if epochs else {},
+            "wrong": None if wrong is None else base64.b64encode(zlib.compress(wrong.tobytes(), 9)).decode(),
+            "curves": {key: finite(v) for key, v in curves.items()},
+            "epochs": epochs,
+            "steps": epochs * (self.steps // run.epochs) if epochs else self.step,
+            "parameters": self.facts.get("parameters"),
+            "time": {
+                "wall_s": round(self.seconds / K, 4),
+                "cpu_s": round(self.cpu / K, 4),
+                "examples_per_s": round(self.examples * epochs * K / self.seconds, 1) if epochs and self.seconds else None,
+                "peak_memory_bytes": peak_memory(),
+                "started": self.started,
+                "finished": now(),
+                "resumed": self.resumed,
+            },
+            "population": {"id": self.name, "members": K} if K > 1 else None,
+            "code": self.code,
+            "git": provenance.git(),
+            "host": self.facts.get("host"),
+            "packages": provenance.packages(),
+            "device": self.facts.get("device"),
+            "diverged_epoch": self.diverged[k],
+            "error": None,
+        }
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def peak_memory() -> int | None:
+    """Peak resident memory of this process in bytes (of the whole worker, so an upper bound for the run)."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def pick_device(name: str) -> Any:
+    import torch
+
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.zeros(1, device=device)
+            return device
+        except (RuntimeError, AssertionError) as e:
+            raise config.BadInput(f"device={name}: {str(e).splitlines()[0]} (choose auto, cpu, cuda or mps)") from e
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def stop_requests(alone: bool) -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGINT or SIGTERM (pre-emption) came; the loop then finishes its checkpoint.
+
+    In a sweep the parent turns Ctrl-C into the stop file, so a worker only minds SIGTERM."""
+    came: list[int] = []
+    before = {}
+
+    def note(number: int, frame: Any) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C means now
+        came.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGTERM,):
+        with contextlib.suppress(ValueError):  # not in the main thread: the parent's stop file does it
+            before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

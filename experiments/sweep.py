@@ -1,0 +1,302 @@
+"""A sweep: the grid expanded, what is done dropped, the rest folded into jobs and handed to one of Hydra's launchers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+import data
+from experiments import config, provenance, store
+from experiments.config import BadInput, Compose, Point
+from experiments.job import data_options
+
+Launch = Callable[[list[list[str]]], Sequence[Any]]
+
+
+@dataclass
+class Outcome:
+    """{run_id: what became of it} of everything the sweep was asked for, and what it could not take."""
+
+    table: str
+    runs: dict[str, str]
+    unfit: list[str]
+    interrupted: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        if self.interrupted:
+            return 130
+        if not self.runs and self.unfit:
+            return 2
+        return 1 if "failed" in self.runs.values() else 0
+
+
+last_outcome: Outcome | None = None  # Hydra's multirun returns nothing, so the command line looks here
+
+
+def run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
+    global last_outcome
+    last_outcome = _run(overrides, compose, launch)
+    return last_outcome
+
+
+def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
+    points = config.points(overrides, compose)
+    cfg = settings(overrides, compose)
+    folder = Path(cfg.runs) / cfg.table
+    store.check_writable(Path(cfg.runs))
+    points, unfit = drop_unfit(points, cfg, compose)
+    ids = {run_id: p for p in points for run_id in [identify(p, cfg, compose)]}
+    leave_notes(points, cfg, compose, folder)
+    known = store.finished(folder)
+    todo = {
+        rid: p
+        for rid, p in ids.items()
+        if store.wanted(known.get(rid), provenance.code_hash(cfg.module, p.run.norm.name), cfg.rerun)
+    }
+    outcome = Outcome(cfg.table, {rid: "done before" for rid in ids if rid not in todo}, unfit)
+    for line in unfit:
+        print(line, file=sys.stderr)
+    print(f"{cfg.table} {cfg.profile}: {len(ids)} runs, {len(ids) - len(todo)} done before, {len(todo)} to do", flush=True)
+    if not todo:
+        return outcome
+    jobs = with_pending(todo, folder)
+    words = [[*config.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch
+    with stopping(folder) as stop, Progress(folder, todo, sum(map(len, jobs))):
+        for ret in launch(words):
+            outcome.runs |= ret
+    outcome.interrupted = stop.is_set()
+    return outcome
+
+
+def settings(overrides: list[str], compose: Compose) -> DictConfig:
+    """The config of what is typed with one value only: paths, device, rerun; the same for every point."""
+    return compose([o.input_line or "" for o in config.parse(overrides) if not o.is_sweep_override()])
+
+
+def common(cfg: DictConfig, folder: Path) -> list[str]:
+    words = [f"stop_file={_stop_file(folder)}"]
+    return [*words, "threads=1"] if cfg.threads == "auto" else words
+
+
+def identify(point: Point, cfg: DictConfig, compose: Compose) -> str:
+    """The run's id. Needs the data's fingerprint, so a set that was never used before is prepared here, once, not in every job."""
+    return config.run_id(point.run, fingerprint(point, compose))
+
+
+def fingerprint(point: Point, compose: Compose) -> str:
+    words = [w for w in point.shared if w.startswith(("data", "table=", "profile="))]
+    key = tuple(words)
+    if key not in _fingerprints:
+        options = data_options(compose(words))
+        try:
+            _fingerprints[key] = data.fingerprint(point.run.data.name, **options)
+        except (FileNotFoundError, ValueError, OSError) as e:
+            raise BadInput(str(e)) from e
+    return _fingerprints[key]
+
+
+_fingerprints: dict[tuple[str, ...], str] = {}
+
+
+def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[list[Point], list[str]]:
+    """Points whose normaliser does not fit their model, left out with one line why. Only other normalisers than the table's own
+    are tried: a forward and backward pass of two examples through the real network."""
+    own = compose([f"table={cfg.table}"]).norm.name
+    tried: dict[str, str | None] = {}
+    kept, lines = [], []
+    for p in points:
+        if p.run.norm.name == own:
+            kept.append(p)
+            continue
+        key = config.canonical([config.identity(p.run.norm), config.identity(p.run.model), p.run.placement, p.run.data.name])
+        if key not in tried:
+            tried[key] = why_unfit(p, compose)
+            if tried[key]:
+                lines.append(f"norm={p.run.norm.name} does not fit model={p.run.model.name} on {p.run.data.name}: {tried[key]}")
+        if tried[key] is None:
+            kept.append(p)
+    return kept, lines
+
+
+def why_unfit(point: Point, compose: Compose) -> str | None:
+    import torch
+
+    table = config.table_module(compose(point.shared))
+    run = point.run
+    dataset = data.load(run.data.name, **data_options(compose(point.shared)), limit_train=200, limit_eval=200)
+    try:
+        model = table.build_model(run, dataset.x_train.shape[1:], len(dataset.classes), 1)
+        model(torch.rand(2, *dataset.x_train.shape[1:])).sum().backward()
+    except (ValueError, TypeError, RuntimeError) as e:
+        return str(e).splitlines()[0]
+    return None
+
+
+def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
+    """Jobs as lists of run ids. A population that was interrupted keeps its members, so that its checkpoint fits."""
+    left, out = dict(todo), []
+    for _, ids in store.pending(folder):
+        if set(ids) <= left.keys():
+            out.append(ids)
+            for rid in ids:
+                del left[rid]
+    name = {id(p): rid for rid, p in left.items()}
+    return out + [[name[id(p)] for p in job] for job in config.jobs(list(left.values()))]
+
+
+# ---- what the reports need beside the records -----------------------------------------------------------------------------------
+
+
+def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> None:
+    """paper/<key>.json for every point, its key into the point, and grid.json brought up to date for this profile."""
+    cache: dict[str, str | None] = {}
+    for p in points:
+        same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
+        if same not in cache:
+            paper = config.paper_config(p, compose)
+            cache[same] = None if paper is None else config.digest(paper)
+            path = folder / "paper" / f"{cache[same]}.json"
+            if paper is not None and not path.exists():
+                store.write(path, orjson.dumps({"config": paper}))
+        p.member["paper"] = cache[same]
+    write_grid(cfg.table, [cfg.profile], compose, folder)
+
+
+def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path) -> dict[str, Any]:
+    path = folder / "grid.json"
+    try:
+        old = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        old = {}
+    base = compose([f"table={table}"])
+    grid: dict[str, Any] = {
+        "schema": 1, "table": table, "code": provenance.code_hash(base.module, base.norm.name), "norm": base.norm.name,
+        "primary": dict(base.get("primary", {})), "conf": _conf_digest(), "profiles": {},
+    }  # fmt: skip
+    if old.get("conf") == grid["conf"]:
+        grid["profiles"] = old["profiles"]
+    for profile in profiles:
+        if profile in grid["profiles"]:
+            continue
+        found: dict[str, dict[str, Any]] = {}
+        seeds = set()
+        for p in config.points([f"table={table}", f"profile={profile}"], compose):
+            c = config.plain(p.run)
+            seeds.add(c.pop("seed"))
+            found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
+        grid["profiles"][profile] = {"seeds": sorted(seeds), "points": list(found.values())}
+    if grid != old:
+        store.write(path, orjson.dumps(grid))
+    return grid
+
+
+def _conf_digest() -> str:
+    return config.digest({str(p.relative_to(config.CONF)): p.read_text() for p in sorted(config.CONF.rglob("*.yaml"))})
+
+
+# ---- stopping and progress ------------------------------------------------------------------------------------------------------
+
+
+def _stop_file(folder: Path) -> Path:
+    return (folder / f".stop-{os.getpid()}").resolve()
+
+
+@contextlib.contextmanager
+def stopping(folder: Path) -> Iterator[threading.Event]:
+    """Ctrl-C asks every job, wherever its launcher put it, to finish its checkpoint; a second one stops at once."""
+    asked = threading.Event()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def note(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        _stop_file(folder).touch()
+        print("\nstopping: jobs finish their checkpoints (Ctrl-C again stops at once)", file=sys.stderr, flush=True)
+
+    before = [(n, signal.signal(n, note)) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield asked
+    finally:
+        for n, handler in before:
+            signal.signal(n, handler)
+        _stop_file(folder).unlink(missing_ok=True)
+
+
+class Progress:
+    """Runs done, running and left, with the time left: a bar on a terminal, a line every half minute elsewhere."""
+
+    def __init__(self, folder: Path, todo: dict[str, Point], total: int) -> None:
+        self.folder, self.total, self.todo = folder, total, todo
+        self.begun, self.end = time.time(), threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.end.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        terminal = sys.stderr.isatty()
+        shape = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total} runs [{elapsed}{postfix}]"
+        with tqdm(total=self.total, disable=not terminal, bar_format=shape) as bar:
+            last = 0.0
+            while not self.end.wait(1.0 if terminal else 0.5):
+                done, failed, left = self.look()
+                if terminal:
+                    bar.n = done
+                    bar.set_postfix_str(f"left {clock(left)}, {failed} failed")
+                elif time.time() - last > 30:
+                    if last:
+                        print(f"  {done:.1f}/{self.total} runs, {failed} failed, time left {clock(left)}", flush=True)
+                    last = time.time()
+            if terminal:
+                bar.n = self.look()[0]
+                bar.refresh()
+
+    def look(self) -> tuple[float, int, float | None]:
+        """(runs done, fractions counted; runs failed; seconds left). Runs of one column cost alike: each column's cost is
+        estimated from its own runs, of columns not begun from the mean of the others."""
+        done = {c: 0.0 for c in {p.column for p in self.todo.values()}}
+        spent, failed = dict.fromkeys(done, 0.0), 0
+        for b in store.beats(self.folder):
+            mine = [r for r in b["runs"] if r in self.todo]
+            if not mine or b["time"] < self.begun or not b["steps"]:
+                continue
+            column = self.todo[mine[0]].column
+            share = 1.0 if b["status"] in ("finished", "failed") else b["step"] / b["steps"]
+            failed += b["status"] == "failed"
+            done[column] += share * len(mine)
+            spent[column] += b["seconds"]
+        cost = {c: spent[c] / done[c] for c in done if done[c] > 0}
+        if not cost:
+            return 0.0, failed, None
+        mean = sum(cost.values()) / len(cost)
+        count = {c: sum(p.column == c for p in self.todo.values()) for c in done}
+        work = sum((count[c] - done[c]) * cost.get(c, mean) for c in done)
+        rate = sum(spent.values()) / max(time.time() - self.begun, 1e-9)  # seconds of training a second: the workers in use
+        return sum(done.values()), failed, work / rate if rate > 0 else None
+
+
+def clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    s = int(seconds)
+    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"

@@ -1,0 +1,44 @@
+"""`-m` runs a table's grid: Hydra's side of `experiments.sweep`."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig
+
+
+class GridSweeper(Sweeper):
+    def __init__(self) -> None:
+        self.config: Optional[DictConfig] = None
+        self.launcher: Any = None
+        self.hydra_context: Optional[HydraContext] = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from experiments import sweep  # here, so that finding the plugin costs nothing
+
+        assert self.config is not None and self.hydra_context is not None
+        loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return loader.load_configuration(name, overrides, run_mode=RunMode.RUN, from_shell=False)
+
+        def launch(jobs: list[list[str]]) -> list[Any]:
+            return [ret.return_value for ret in self.launcher.launch(jobs, initial_job_idx=0)]
+
+        return sweep.run(arguments, compose, launch)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="grid", provider="experiments",
+    node={"_target_": "hydra_plugins.grid_sweeper.grid_sweeper.GridSweeper"},
+)  # fmt: skip
