@@ -13,7 +13,6 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import config
@@ -68,9 +67,7 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
     extra = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
 
-        def compose_here(words: list[str]) -> DictConfig:
-            return compose("config", [*words, *extra])
-
+        compose_here = config.cached(lambda words: compose("config", [*words, *extra]))
         mine = [o for o in overrides if not o.startswith("hydra")]
         point = config.points(mine, compose_here)[0]
         typed_keys = {o.get_key_element() for o in config.parse(mine)}
@@ -80,6 +77,7 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
 
             cfg = sweep.settings([*words, *mine], compose_here)
             sweep.store.check_writable(sweep.Path(cfg.runs))
+            sweep.fingerprint(point, compose_here)  # a missing data set is known here, in one line, not in the job
             sweep.leave_notes([point], cfg, compose_here, sweep.Path(cfg.runs) / cfg.table)
             words.append(f"paper={point.member['paper'] or 'null'}")
     return [*words, *overrides]

@@ -24,7 +24,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments import sweep  # here, so that finding the plugin costs nothing
+        from experiments import config, sweep  # here, so that finding the plugin costs nothing
 
         assert self.config is not None and self.hydra_context is not None
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
@@ -35,7 +35,7 @@ class GridSweeper(Sweeper):
         def launch(jobs: list[list[str]]) -> list[Any]:
             return [ret.return_value for ret in self.launcher.launch(jobs, initial_job_idx=0)]
 
-        return sweep.run(arguments, compose, launch)
+        return sweep.run(arguments, config.cached(compose), launch)
 
 
 ConfigStore.instance().store(
