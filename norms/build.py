@@ -1,4 +1,5 @@
-"""One map from names to layers, and the exchange of the layers of an existing model."""
+"""One map from names to layers, and the exchange of the normalisation layers of an existing model."""
+
 from __future__ import annotations
 
 import importlib
@@ -16,87 +17,97 @@ BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 DIMINISHING = (DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d)
 
 
-class InstanceNorm1d(nn.InstanceNorm1d):
-    """nn.InstanceNorm1d that refuses [N, C], which torch would take for one example [C, L]."""
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() != 3:
-            raise ValueError(f"instance normalisation needs positions: expected [N, C, L] (got {input.dim()}D input)")
-
-
-INSTANCE = (InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-
-
-def _none(num_features: int, dim: int, *, device: Any = None, dtype: Any = None) -> nn.Module:
+def _none(num_features: int, device: Any = None, dtype: Any = None) -> nn.Module:
     return nn.Identity()
 
 
-def _batch(
-    num_features: int, dim: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-    track_running_stats: bool = True, device: Any = None, dtype: Any = None,
-) -> nn.Module:
-    return BATCH[dim - 1](num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
-
-
 def _layer(
-    num_features: int, dim: int, *, eps: float = 1e-5, affine: bool = True, device: Any = None, dtype: Any = None
+    num_features: int, eps: float = 1e-5, affine: bool = True, device: Any = None, dtype: Any = None
 ) -> nn.Module:
+    # GroupNorm with one group is the layer normalisation of convolutional networks, and needs no spatial
+    # size.
     return nn.GroupNorm(1, num_features, eps, affine, device=device, dtype=dtype)
 
 
 def _group(
-    num_features: int, dim: int, *, num_groups: int | None = None, eps: float = 1e-5, affine: bool = True,
-    device: Any = None, dtype: Any = None,
+    num_features: int,
+    num_groups: int | None = None,
+    eps: float = 1e-5,
+    affine: bool = True,
+    device: Any = None,
+    dtype: Any = None,
 ) -> nn.Module:
     if num_groups is None:
-        num_groups = max(g for g in range(1, 33) if num_features % g == 0 and (2 * g <= num_features or g == 1))
+        # A group of one channel would be instance normalisation, and nothing but beta on [N, C].
+        fits = (g for g in range(1, min(32, num_features // 2) + 1) if num_features % g == 0)
+        num_groups = max(fits, default=1)
     elif num_groups < 1 or num_features % num_groups:
-        raise ValueError(f"norm 'group': num_groups={num_groups} does not divide the {num_features} channels")
+        raise ValueError(f"norm 'group': num_groups={num_groups} does not divide {num_features} channels")
     return nn.GroupNorm(num_groups, num_features, eps, affine, device=device, dtype=dtype)
 
 
-def _instance(
-    num_features: int, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
-    track_running_stats: bool = False, device: Any = None, dtype: Any = None,
-) -> nn.Module:
-    return INSTANCE[dim - 1](num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+class InstanceNorm1d(nn.InstanceNorm1d):
+    """nn.InstanceNorm1d, but refusing [N, C], which torch takes for a single example [C, L]."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() != 3:
+            raise ValueError(f"instance norm needs positions: expected 3D input (got {input.dim()}D input)")
 
 
-def _rms(
-    num_features: int, dim: int, *, eps: float | None = None, affine: bool = True, device: Any = None, dtype: Any = None
-) -> nn.Module:
-    return ChannelRMSNorm(num_features, eps, affine, device=device, dtype=dtype)
+def _instance(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def make(
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,  # torch's default is False; every other layer here has gain and bias
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> nn.Module:
+        return cls(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+
+    return make
 
 
-def _diminishing(
-    num_features: int, dim: int, *, eps: float = 1e-4, alpha: float | str = 0.1, affine: bool = True,
-    reading: str = "C", initial: str = "zero_one", average: str | None = None, eps_in: str | None = None,
-    period: int = 1, correction: int = 0, device: Any = None, dtype: Any = None,
-) -> nn.Module:
-    return DIMINISHING[dim - 1](
-        num_features, eps, alpha, affine, reading, initial, average, eps_in, period, correction, device, dtype
-    )
+INSTANCE = (_instance(InstanceNorm1d), _instance(nn.InstanceNorm2d), _instance(nn.InstanceNorm3d))
 
 
 class Method(NamedTuple):
-    make: Callable[..., nn.Module]
     line: str
     paper: str
+    make: tuple[Callable[..., nn.Module], ...]  # (num_features, **options) for dim = 1, 2, 3
 
 
 METHODS = {
-    "none": Method(_none, "no normalisation (nn.Identity)", "-"),
-    "batch": Method(_batch, "batch normalisation (nn.BatchNorm)", "Ioffe & Szegedy 2015, arXiv 1502.03167"),
-    "layer": Method(_layer, "layer normalisation over channels and positions of an example (nn.GroupNorm with one group; on [N, C] "
-                    "the same as nn.LayerNorm)", "Ba, Kiros & Hinton 2016, arXiv 1607.06450"),
-    "group": Method(_group, "group normalisation (nn.GroupNorm; by default the most groups, at most 32, of two or more channels)",
-                    "Wu & He 2018, arXiv 1803.08494"),
-    "instance": Method(_instance, "instance normalisation (nn.InstanceNorm with gain and bias; needs positions)",
-                       "Ulyanov, Vedaldi & Lempitsky 2016, arXiv 1607.08022"),
-    "rms": Method(_rms, "root-mean-square normalisation over channels and positions of an example, gain per channel",
-                  "Zhang & Sennrich 2019, arXiv 1910.07467"),
-    "diminishing": Method(_diminishing, "diminishing batch normalisation: statistics averaged with weight alpha_m",
-                          "Ma & Klabjan 2017, arXiv 1705.08011"),
+    "none": Method("no normalisation: nn.Identity", "-", (_none,) * 3),
+    "batch": Method(
+        "batch normalisation: nn.BatchNorm", "Ioffe & Szegedy 2015, arXiv 1502.03167", BATCH
+    ),
+    "layer": Method(
+        "layer normalisation over channels and positions: nn.GroupNorm(1, C); on [N, C] it is nn.LayerNorm",
+        "Ba, Kiros & Hinton 2016, arXiv 1607.06450",
+        (_layer,) * 3,
+    ),
+    "group": Method(
+        "group normalisation: nn.GroupNorm, by default with the most groups, up to 32, of 2 or more channels",
+        "Wu & He 2018, arXiv 1803.08494",
+        (_group,) * 3,
+    ),
+    "instance": Method(
+        "instance normalisation: nn.InstanceNorm with gain and bias; needs positions, so not for [N, C]",
+        "Ulyanov, Vedaldi & Lempitsky 2016, arXiv 1607.08022",
+        INSTANCE,
+    ),
+    "rms": Method(
+        "root-mean-square normalisation over channels and positions; on [N, C] it is nn.RMSNorm",
+        "Zhang & Sennrich 2019, arXiv 1910.07467",
+        (ChannelRMSNorm,) * 3,
+    ),
+    "diminishing": Method(
+        "diminishing batch normalisation: statistics averaged with a weight alpha_m, in three readings",
+        "Ma & Klabjan 2017, arXiv 1705.08011",
+        DIMINISHING,
+    ),
 }
 
 
@@ -106,98 +117,108 @@ def names() -> dict[str, str]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a method with their defaults (without device and dtype)."""
-    parameters = inspect.signature(METHODS[name].make).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("device", "dtype")}
+    """The options of a method and their defaults, without device and dtype, which all take."""
+    if name not in METHODS:
+        raise ValueError(f"unknown norm {name!r}: choose one of {', '.join(METHODS)}")
+    parameters = inspect.signature(METHODS[name].make[0]).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("num_features", "device", "dtype")}
 
 
 def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Module:
     """A normalisation layer for inputs [N, C, ...] with C = `num_features`.
 
     Args:
-        name: one of `names()`, or the dotted path "package.module.Class" of a layer of your own, which is then
-            called as ``Class(num_features, **options)``.
+        name: one of `names()`, or the dotted path "package.module.Class" of a layer of your own, which is
+            called
+            as ``Class(num_features, **options)``.
         num_features: C.
-        dim: the number of positional dimensions: 1 for [N, C] or [N, C, L], 2 for [N, C, H, W], 3 for [N, C, D, H, W].
-        options: of the method (`python -m norms` lists them), plus device and dtype.
+        dim: the number of positional dimensions: 1 for [N, C] and [N, C, L], 2 for [N, C, H, W], 3 for
+            [N, C, D, H, W]. A layer of your own is not told.
+        options: of the method (`python -m norms` lists them), and device and dtype.
 
     Raises:
-        ValueError: unknown name, option or value; one line.
+        ValueError: an unknown name, a class that cannot be imported, an option or value that the layer does
+        not
+            take; one line.
     """
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")
+    make = METHODS[name].make[dim - 1] if name in METHODS else _own(name)
     if name in METHODS:
-        known = inspect.signature(METHODS[name].make).parameters
-        unknown = [key for key in options if key not in known or key in ("num_features", "dim")]
+        known = [key for key in inspect.signature(make).parameters if key != "num_features"]
+        unknown = ", ".join(key for key in options if key not in known)
         if unknown:
-            has = ", ".join(key for key in known if key not in ("num_features", "dim"))
-            raise ValueError(f"norm {name!r} has no option {', '.join(unknown)} (it has: {has})")
-        layer = METHODS[name].make(num_features, dim, **options)
-    else:
-        layer = _own(name)(num_features, **options)
-    layer._norm_of = (num_features, dim)  # type: ignore[assignment]  # what convert() needs to exchange it again
+            raise ValueError(f"norm {name!r} has no option {unknown}; it has {', '.join(known)}")
+    try:
+        layer = make(num_features, **options)
+    except TypeError as error:
+        raise ValueError(f"norm {name!r}: {error}") from error
+    if not isinstance(layer, nn.Module):
+        raise ValueError(f"norm {name!r} gives a {type(layer).__name__}, not a torch.nn.Module")
+    layer.__dict__["_norm_of"] = (num_features, dim)  # by which convert() knows what to put in its place
     return layer
 
 
 def _own(path: str) -> Callable[..., nn.Module]:
-    module, dot, attribute = str(path).rpartition(".")
-    if not dot:
-        raise ValueError(f"unknown norm {path!r}: choose one of {', '.join(METHODS)}, or give a dotted path to a class")
+    module, _, attribute = str(path).rpartition(".")
+    if not module:
+        has = ", ".join(METHODS)
+        raise ValueError(f"unknown norm {path!r}: choose one of {has}, or give package.module.Class")
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError, ValueError) as error:
+        own: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
         raise ValueError(f"norm {path!r} cannot be imported: {error}") from error
+    return own
 
 
 def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
-    """Exchange every BatchNorm1d/2d/3d of `model`, and every layer made by `build`, for ``build(name, ...)``.
+    """Put ``build(name, ...)`` in the place of every BatchNorm1d/2d/3d of `model` and of every layer `build`
+    made.
 
-    In place; returns the model (a new layer if the model is itself one). Gamma and beta are kept where both layers have
-    them, as are device, dtype and train/eval mode. Running statistics are not: the new layer starts from its own.
-    A layer used in several places stays one layer. What a subclass of BatchNorm adds as children (timm's
-    BatchNormAct2d: dropout and activation) follows the new layer in an nn.Sequential.
+    In place, and returns the model (the new layer, if the model is itself such a layer). Gamma and beta are
+    kept where both layers have them, as are device, dtype, requires_grad and train/eval mode. Running
+    statistics are not: the new layer starts with its own. A layer used in two places stays one layer. What a
+    subclass of BatchNorm holds as children (timm's BatchNormAct2d: dropout, activation) follows the new layer
+    in an nn.Sequential.
+
+    Raises:
+        ValueError: as `build`; the model is then unchanged.
     """
-    fallback = next((t for t in [*model.parameters(), *model.buffers()] if t.is_floating_point()), torch.empty(0))
-    done: dict[int, nn.Module] = {}
-
-    def exchange(module: nn.Module) -> nn.Module:
-        if id(module) not in done:
-            made = _features(module)
-            done[id(module)] = module if made is None else _replacement(module, made, name, options, fallback)
-            if made is None:
-                for key, child in list(module._modules.items()):
-                    if child is not None:
-                        module._modules[key] = exchange(child)
-        return done[id(module)]
-
-    return exchange(model)
+    replacements = {
+        module: _replacement(module, *made, name, options, model)
+        for module in model.modules()
+        if (made := _made(module)) is not None
+    }
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child in replacements and parent not in replacements:
+                parent._modules[key] = replacements[child]
+    return replacements.get(model, model)
 
 
-def _features(module: nn.Module) -> tuple[int, int] | None:
-    """(num_features, dim) of a layer that convert() exchanges."""
-    made = module.__dict__.get("_norm_of")
-    if made is not None:
-        return made  # type: ignore[no-any-return]
-    for dim, cls in enumerate(BATCH, start=1):
-        if isinstance(module, cls):
-            return module.num_features, dim
-    return None
+def _made(module: nn.Module) -> tuple[int, int] | None:
+    """(num_features, dim) of a layer to be exchanged."""
+    made: tuple[int, int] | None = module.__dict__.get("_norm_of")
+    if made is None:
+        for dim, cls in enumerate(BATCH, start=1):
+            if isinstance(module, cls):
+                return module.num_features, dim
+    return made
 
 
 def _replacement(
-    old: nn.Module, made: tuple[int, int], name: str, options: dict[str, Any], fallback: Tensor
+    old: nn.Module, num_features: int, dim: int, name: str, options: dict[str, Any], model: nn.Module
 ) -> nn.Module:
-    like = next((t for t in [*old.parameters(), *old.buffers()] if t.is_floating_point()), fallback)
+    tensors = [*old.parameters(), *old.buffers(), *model.parameters(), *model.buffers(), torch.empty(0)]
+    like = next(t for t in tensors if t.is_floating_point())
     if name in METHODS:
-        new = build(name, *made, **{"device": like.device, "dtype": like.dtype, **options})
+        new = build(name, num_features, dim, **{"device": like.device, "dtype": like.dtype, **options})
     else:
-        new = build(name, *made, **options).to(like.device, like.dtype)
-    new.train(old.training)
+        new = build(name, num_features, dim, **options).to(like.device, like.dtype)
     with torch.no_grad():
         for key in ("weight", "bias"):
             source, target = getattr(old, key, None), getattr(new, key, None)
-            if source is not None and target is not None and source.shape == target.shape:
-                target.copy_(source)
-                target.requires_grad_(source.requires_grad)
-    children = [] if "_norm_of" in old.__dict__ else list(old.children())
-    return nn.Sequential(new, *children).train(old.training) if children else new
+            if isinstance(source, Tensor) and isinstance(target, Tensor) and source.shape == target.shape:
+                target.copy_(source).requires_grad_(source.requires_grad)
+    extra = [] if "_norm_of" in old.__dict__ else list(old.children())
+    return (nn.Sequential(new, *extra) if extra else new).train(old.training)

@@ -7,12 +7,14 @@ from torch.nn import functional as F
 
 
 class ChannelRMSNorm(nn.Module):
-    r"""RMS normalisation (Zhang & Sennrich, arXiv 1910.07467, eq. 4) of inputs [N, C, ...] with a gain per channel.
+    r"""RMS normalisation (Zhang & Sennrich, arXiv 1910.07467, eq. 4) of inputs [N, C, ...] with a gain per
+    channel.
 
     .. math:: y = \gamma_c \, x / \sqrt{\mathrm{mean}(x^2) + \epsilon}
 
-    with the mean over everything but N, as ``nn.GroupNorm(1, C)`` takes it. On [N, C] this is ``nn.RMSNorm(C)``, which it
-    calls; ``nn.RMSNorm`` itself would need the spatial size in advance and would learn a gain per position.
+    with the mean over everything but N, as ``nn.GroupNorm(1, C)`` takes it. On [N, C] this is
+    ``nn.RMSNorm(C)``, which it calls; ``nn.RMSNorm`` itself would need the spatial size in advance and would
+    learn a gain per position.
 
     Args:
         num_features: C.
