@@ -17,8 +17,10 @@ import hashlib
 import importlib
 import itertools
 import json
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
@@ -75,39 +77,53 @@ class Optimizer:
 def typed(schema: type, cfg: DictConfig) -> Any:
     """The `schema` (a dataclass of dataclasses) filled from the composed config; keys it does not name are left out.
 
-    Raises BadInput with the full key where a value has the wrong type, such as optimizer.lr=fast.
+    Raises BadInput with the full key where a value is missing or has the wrong type, such as optimizer.lr=fast.
     """
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _pick(schema, cfg, "")))
+        return _fill(schema, OmegaConf.to_container(cfg, resolve=True), "")
     except OmegaConfBaseException as e:
-        key = getattr(e, "full_key", None)
-        raise BadInput(f"{key or 'config'}: {str(e).splitlines()[0]}") from e
+        raise BadInput(str(e).splitlines()[0]) from e
 
 
-def _pick(schema: type, cfg: Any, where: str) -> dict[str, Any]:
-    hints = {f.name: f.type for f in dataclasses.fields(schema)}
-    module = vars(importlib.import_module(schema.__module__))
-    picked = {}
-    for name, hint in hints.items():
-        if not isinstance(cfg, DictConfig) or name not in cfg:
-            if _has_default(schema, name):
-                continue
-            group = (where + name).split(".")[0]
-            raise BadInput(f"{where}{name} is not set: choose {group}=... (see python -m experiments --help)")
-        kind = module.get(hint, None) if isinstance(hint, str) else hint
-        value = cfg[name] if not OmegaConf.is_missing(cfg, name) else None
-        if OmegaConf.is_missing(cfg, name):
-            raise BadInput(f"{where}{name} is not set: give {where}{name}=...")
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            picked[name] = _pick(kind, value, f"{where}{name}.")
-        else:
-            picked[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return picked
+def _fill(schema: type, values: Any, where: str) -> Any:
+    filled = {}
+    for f in dataclasses.fields(schema):
+        key = where + f.name
+        if f.name in values and values[f.name] != "???":
+            filled[f.name] = _coerce(_hints(schema)[f.name], values[f.name], key)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            group = key.split(".")[0]
+            hint = f"choose {group}=... (see python -m experiments --help)" if group not in values and is_group(group) else f"give {key}=..."
+            raise BadInput(f"{key} is not set: {hint}")
+    return schema(**filled)
 
 
-def _has_default(schema: type, name: str) -> bool:
-    f = next(f for f in dataclasses.fields(schema) if f.name == name)
-    return f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    return typing.get_type_hints(schema)
+
+
+def _coerce(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the type `hint`: whole numbers pass as floats, nothing else changes its kind."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _fill(hint, value if isinstance(value, dict) else {}, f"{key}.")
+    if hint is Any:
+        return value
+    if origin is typing.Union:
+        return None if value is None else _coerce(parts[0], value, key)
+    if origin is list and isinstance(value, list):
+        return [_coerce(parts[0], v, key) for v in value]
+    if origin is dict and isinstance(value, dict):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    wanted = {float: "a number", int: "a whole number", str: "a word", list: "a list [a,b]", dict: "a dictionary"}[origin or hint]
+    raise BadInput(f"{key}={value}: expected {wanted}")
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------------------

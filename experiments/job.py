@@ -103,7 +103,8 @@ class Job:
         self.curves: list[dict[str, list[float]]] = [{} for _ in range(K)]
         self.diverged: list[int | None] = [None] * K  # the epoch whose training loss was not finite
         self.wrong: list[Any] = [None] * K  # wrong test predictions at the epoch chosen so far, packed
-        self.step, self.seconds, self.cpu, self.resumed = 0, 0.0, 0.0, 0
+        self.step, self.steps, self.examples, self.resumed = 0, 0, 0, 0
+        self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
         self.started = now()
         self.facts: dict[str, Any] = {}
         self.track = tracking.start(cfg, self.runs, self.ids)
@@ -172,17 +173,19 @@ class Job:
         return self.cfg.stop_file is not None and os.path.exists(self.cfg.stop_file)
 
     def heartbeat(self) -> None:
-        if time.monotonic() - getattr(self, "last_beat", -9.0) < 1.0:
-            return
-        self.last_beat = time.monotonic()
-        self.beat("running")
-        if self.last_beat - getattr(self, "last_owner", -999.0) > 60:
-            self.last_owner = self.last_beat
+        now = time.monotonic()
+        if now - self.last_beat > 1:
+            self.last_beat = now
+            self.beat("running")
+        if now - self.last_owner > 60:
+            self.last_owner = now
             store.beat_owner(self.folder, self.ids)
 
     def beat(self, status: str) -> None:
-        note = {"runs": self.ids, "status": status, "step": self.step, "steps": getattr(self, "steps", 0), "seconds": self.seconds}
-        store.beat(self.folder, self.name, note)
+        store.beat(self.folder, self.name, {
+            "runs": self.ids, "profile": self.cfg.profile, "status": status, "step": self.step, "steps": self.steps,
+            "seconds": self.seconds,
+        })  # fmt: skip
 
     def checkpoint(self, state: Any) -> None:
         import torch

@@ -30,9 +30,10 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from experiments.config import BadInput
+from experiments.config import BadInput, digest
 
 SCHEMA = 1
+INDEX = 1  # layout of index.json
 HEARTBEAT = 600.0  # seconds after which a lock held on another host counts as left behind
 
 
@@ -90,7 +91,7 @@ def unseal(line: bytes) -> dict[str, Any] | None:
 
 
 def finished(table: Path) -> dict[str, dict[str, str]]:
-    """{run_id: {status, code, finished}} of every whole record. Files unchanged since the last look come from index.json."""
+    """{run_id: {status, code, finished, profile, config (its digest)}} of every whole record. Files unchanged since the last look come from index.json."""
     try:
         seen = orjson.loads((table / "index.json").read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -101,16 +102,16 @@ def finished(table: Path) -> dict[str, dict[str, str]]:
         stat = path.stat()
         name = str(path.relative_to(table))
         known = seen.get(name)
-        if known is None or known["stat"] != [stat.st_size, stat.st_mtime_ns]:
+        if known is None or known["stat"] != [INDEX, stat.st_size, stat.st_mtime_ns]:
             records = [r for r in map(unseal, path.read_bytes().splitlines()) if r is not None]
             known = {
-                "stat": [stat.st_size, stat.st_mtime_ns],
-                "runs": {r["run_id"]: [r["status"], r["code"], r["time"]["finished"]] for r in records},
+                "stat": [INDEX, stat.st_size, stat.st_mtime_ns],
+                "runs": {r["run_id"]: [r["status"], r["code"], r["time"]["finished"], r["profile"], digest(r["config"])] for r in records},
             }
         index[name] = known
-        for rid, (status, code, when) in known["runs"].items():
+        for rid, (status, code, when, profile, config) in known["runs"].items():
             if rid not in out or when >= out[rid]["finished"]:
-                out[rid] = {"status": status, "code": code, "finished": when}
+                out[rid] = {"status": status, "code": code, "finished": when, "profile": profile, "config": config}
     if index != seen and table.is_dir():
         write(table / "index.json", orjson.dumps(index))
     return out

@@ -176,12 +176,11 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
     write_grid(cfg.table, [cfg.profile], compose, folder)
 
 
-def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path) -> dict[str, Any]:
-    path = folder / "grid.json"
-    try:
-        old = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        old = {}
+def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path | None) -> dict[str, Any]:
+    """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until conf/ changes."""
+    old: dict[str, Any] = {}
+    with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError):
+        old = orjson.loads((folder / "grid.json").read_bytes())  # type: ignore[operator]
     base = compose([f"table={table}"])
     grid: dict[str, Any] = {
         "schema": 1, "table": table, "code": provenance.code_hash(base.module, base.norm.name), "norm": base.norm.name,
@@ -199,8 +198,8 @@ def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path) 
             seeds.add(c.pop("seed"))
             found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
         grid["profiles"][profile] = {"seeds": sorted(seeds), "points": list(found.values())}
-    if grid != old:
-        store.write(path, orjson.dumps(grid))
+    if folder is not None and grid != old:
+        store.write(folder / "grid.json", orjson.dumps(grid))
     return grid
 
 

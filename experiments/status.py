@@ -1,0 +1,70 @@
+"""python -m experiments.status [table=T3] [runs=DIR]: what is done, running, failed, missing and stale, per table and profile."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from experiments import config, provenance, store, sweep
+from experiments.config import CONF, BadInput
+
+HEADS = ("table", "profile", "points", "done", "diverged", "running", "failed", "missing", "stale", "other runs")
+
+
+def main(argv: list[str]) -> int:
+    known = {"table": "", "runs": "runs"}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if not equals or key not in known:
+            print(f"{word}: expected table=... or runs=...", file=sys.stderr)
+            return 2
+        known[key] = value
+    tables = sorted(p.stem for p in (CONF / "table").glob("*.yaml"))
+    if known["table"] and known["table"] not in tables:
+        print(f"table={known['table']}: unknown table (available: {', '.join(tables)})", file=sys.stderr)
+        return 2
+    rows = [HEADS]
+    try:
+        for table in [known["table"]] if known["table"] else tables:
+            rows += of_table(table, Path(known["runs"]) / table)
+    except BadInput as e:
+        print(e, file=sys.stderr)
+        return 2
+    widths = [max(len(str(r[i])) for r in rows) for i in range(len(HEADS))]
+    for r in rows:
+        print("  ".join(str(v).rjust(w) if i > 1 else str(v).ljust(w) for i, (v, w) in enumerate(zip(r, widths, strict=True))))
+    return 0
+
+
+def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
+    """One row a profile. Runs are matched by their configs, so no data set is needed."""
+    profiles = sorted(p.stem for p in (CONF / "settings" / table).glob("*.yaml"))
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        compose_here = config.cached(lambda words: compose("config", words))
+        grid = sweep.write_grid(table, profiles, compose_here, folder if folder.is_dir() else None)
+        module = compose_here([f"table={table}"]).module
+    found = store.finished(folder) if folder.is_dir() else {}
+    by_config = {(r["profile"], r["config"]): r for r in found.values()}
+    fresh = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
+    rows: list[tuple[object, ...]] = []
+    for profile in profiles:
+        g = grid["profiles"][profile]
+        code = {p["config"]["norm"]["name"]: provenance.code_hash(module, p["config"]["norm"]["name"]) for p in g["points"]}
+        wanted = {config.digest({**p["config"], "seed": s}): p for p in g["points"] for s in g["seeds"]}
+        mine = {c: r for (name, c), r in by_config.items() if name == profile}
+        done = {c: r for c, r in mine.items() if c in wanted}
+        states = [r["status"] for r in done.values()]
+        stale = sum(r["code"] != code[wanted[c]["config"]["norm"]["name"]] for c, r in done.items())
+        alive = sum(store.is_locked(folder, r) for b in fresh if b["profile"] == profile for r in b["runs"])
+        rows.append((
+            table, profile, len(wanted), states.count("finished"), states.count("diverged"), alive, states.count("failed"),
+            len(wanted) - len(done) - alive, stale, len(mine) - len(done),
+        ))  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
