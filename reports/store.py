@@ -1,25 +1,52 @@
-"""Records on disk -> one tidy DataFrame. First body: reads everything each time; the cache follows, the signatures stay.
+"""Records on disk -> one tidy DataFrame, one row a run.
 
-Columns are the record's own dotted paths: run_id, table, profile, role, status, cell.row, cell.column, config.alpha,
-config.optimizer.lr, metrics.test_error, data.name, time.wall_s, code ... plus
-    seed    config.seed as an integer
-    config  the canonical JSON of the config without its seed (equal texts = the same point)
-    origin  "measured" (committed snapshot) | "here"
-Curves and `wrong` masks stay on disk until `heavy` asks for them. `resolve(frame, "alpha")` finds a column by its short name.
+Columns are the record's own dotted paths (run_id, table, profile, role, status, cell.row, cell.column,
+config.alpha, config.optimizer.lr, metrics.test_error, data.name, time.wall_s, code, ...) and four more:
+
+    config  the canonical JSON of the config without its seed: equal texts are the same point of a grid
+    seed    config.seed
+    origin  "measured" (the committed snapshot) | "here"
+    file, offset   where the record stands, for `heavy`, which reads curves and masks when they are needed
+
+`resolve(frame, "alpha")` finds a column by its short name. With a cache folder, parsed records are kept in
+one Parquet file a table, keyed by each file's path, size and time of change: only new or changed files are
+parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 SCHEMA = 1
+PARSER = "1"  # of the cache: change it when the columns below change
+BATCH = 5000  # records turned into Arrow at a time, so that memory stays small
+VARYING = ("metrics", "time")  # parts that differ from run to run; others are flattened once each
+REPEATING = "\x1f"  # marks the JSON text of such a part
+NUMERIC = {
+    "schema", "epochs", "steps", "parameters", "data.n_train", "data.n_val", "data.n_test",
+    "time.wall_s", "time.cpu_s", "time.examples_per_s", "time.peak_memory_bytes", "time.resumed",
+    "population.members", "host.cores", "host.threads", "host.memory_bytes",
+}  # fmt: skip
+TEXT = pa.dictionary(pa.int32(), pa.string())
+TYPES = {"run_id": pa.string(), "time.started": pa.string(), "time.finished": pa.string(),
+         "seed": pa.int64(), "offset": pa.int64()}  # fmt: skip
+ALWAYS = [  # columns that exist even where no record does
+    "run_id", "table", "profile", "role", "status", "cell.row", "cell.column", "seed", "code", "config",
+    "data.name", "data.fingerprint", "data.n_test", "time.finished", "paper", "origin", "file", "offset",
+]  # fmt: skip
 
 
 @dataclass
@@ -34,54 +61,239 @@ class NewerSchema(ValueError):
     """A record or grid written by a newer version of the suite."""
 
 
+class Damaged(ValueError):
+    """A record that is truncated, not JSON, not a record, or does not match its own hash."""
+
+
+# ------------------------------------------------------------------------------------ the store
+
+
 def load(runs: Path | str, measured: Path | str | None = None, cache: Path | str | None = None) -> Store:
-    """Everything under `runs` (runs/T3/...) and `measured` (reports/measured/T3/...), merged by run id, latest finished wins."""
-    rows: list[dict[str, Any]] = []
-    store = Store(pd.DataFrame())
-    for folder in sorted(Path(runs).glob("T*")):
-        table = folder.name
-        if (folder / "grid.json").exists():
-            store.grid[table] = orjson.loads((folder / "grid.json").read_bytes())
-        store.paper[table] = {
-            p.stem: orjson.loads(p.read_bytes())["config"] for p in sorted((folder / "paper").glob("*.json"))
-        }
-        files = [*folder.glob("*/record.json"), *folder.glob("shards/*/records.jsonl")]
-        for file in sorted(files):
-            offset = 0
-            lines = [file.read_bytes()] if file.name == "record.json" else file.read_bytes().splitlines(keepends=True)
-            for line in lines:
-                try:
-                    record = orjson.loads(line)
-                    rows.append({**flat(record), "file": str(file), "offset": offset, "origin": "here"})
-                except orjson.JSONDecodeError:
-                    store.damaged[table] = store.damaged.get(table, 0) + 1
-                offset += len(line)
-    store.frame = pd.DataFrame(rows)
-    if len(rows):
-        store.frame = store.frame.sort_values("time.finished").drop_duplicates("run_id", keep="last")
+    """All records under `runs` (runs/T3/...) and `measured` (measured/T3/records.parquet), merged by run id.
+
+    Of records with one run id the one that finished last counts. Raises NewerSchema for a record or a grid
+    of a newer schema. Missing folders are empty ones.
+    """
+    runs, measured = Path(runs), Path(measured) if measured else None
+    store, tables = Store(pd.DataFrame(columns=ALWAYS)), []
+    names = {p.name for folder in (runs, measured) if folder for p in folder.glob("T*") if p.is_dir()}
+    for name in sorted(names, key=lambda text: (len(text), text)):
+        store.grid[name], store.paper[name] = _grid(name, runs, measured), _paper(name, runs, measured)
+        found, damaged = _records(runs / name, Path(cache) if cache else None)
+        tables.append(_with(found, "origin", "here"))
+        if measured and (file := measured / name / "records.parquet").exists():
+            found, more = _parse(_snapshot_lines(file))
+            tables.append(_with(found, "origin", "measured"))
+            damaged += sum(more.values())
+        store.damaged[name] = damaged
+    if tables:
+        store.frame = _frame(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries())
     return store
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _grid(name: str, runs: Path, measured: Path | None) -> dict[str, Any]:
+    """The grid of the newest sweep here; profiles that were not swept here come from the snapshot's grid."""
+    grids = [_json(folder / name / "grid.json") for folder in (measured, runs) if folder]
+    merged: dict[str, Any] = {}
+    for grid in grids:
+        profiles = {**merged.get("profiles", {}), **grid.get("profiles", {})}
+        merged = {**merged, **grid, "profiles": profiles}
+    return merged
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        elif isinstance(value, list):
-            row[prefix] = json.dumps(value)
+
+def _paper(name: str, runs: Path, measured: Path | None) -> dict[str, Any]:
+    kept = _json(measured / name / "paper.json") if measured else {}
+    files = sorted((runs / name / "paper").glob("*.json"))
+    here = {file.stem: _json(file).get("config", {}) for file in files}
+    return {**kept, **here}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        found = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}); sweep again or delete it") from error
+    _check_schema(found, file)
+    return dict(found)
+
+
+def _check_schema(found: Any, where: Path | str) -> None:
+    schema = found.get("schema", SCHEMA) if isinstance(found, dict) else SCHEMA
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{where} has schema {schema}, this version reads up to {SCHEMA}: update the suite")
+
+
+# ------------------------------------------------------------------------------------ files, cache, parsing
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """<run_id>/record.json and shards/<population>/records.jsonl; superseded records are left out."""
+    for parent, name in ((folder, "record.json"), (folder / "shards", "records.jsonl")):
+        for entry in os.scandir(parent) if parent.is_dir() else ():
+            if entry.is_dir() and entry.name not in ("superseded", "shards", "paper"):
+                yield from (file for file in os.scandir(entry) if file.name == name)
+
+
+def _records(folder: Path, cache: Path | None) -> tuple[pa.Table, int]:
+    stats = {str(Path(file.path).absolute()): file.stat() for file in _files(folder)}
+    state = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in sorted(stats.items())}
+    key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
+    kept_file = cache / f"records_{folder.name}_{key}.parquet" if cache else None
+    kept, known = _cached(kept_file)
+    same = {path for path, now in state.items() if known.get(path, [])[:2] == now}
+    changed = (path for path in state if path not in same)
+    fresh, damaged = _parse((path, line, at) for path in changed for line, at in _lines(path))
+    if len(same) == len(state) == len(known) and kept is not None:
+        return kept, sum(entry[2] for entry in known.values())
+    if kept is not None:
+        unchanged = kept.filter(pc.is_in(kept["file"], pa.array(sorted(same), pa.string())))
+        fresh = pa.concat_tables([unchanged, fresh], promote_options="permissive")
+    counts = {p: [*now, known[p][2] if p in same else damaged.get(p, 0)] for p, now in state.items()}
+    if kept_file:
+        _keep(kept_file, fresh, counts)
+    return fresh, sum(entry[2] for entry in counts.values())
+
+
+def _cached(file: Path | None) -> tuple[pa.Table | None, dict[str, list[int]]]:
+    """The cached table and {path: [size, mtime, damaged]}; nothing where it is missing or unreadable."""
+    if file is None or not file.exists():
+        return None, {}
+    try:
+        schema = pq.read_schema(file)
+        meta = schema.metadata or {}
+        if meta.get(b"parser") != PARSER.encode():
+            return None, {}
+        return pq.read_table(file), orjson.loads(meta[b"files"])
+    except (OSError, pa.ArrowException, KeyError, orjson.JSONDecodeError):
+        return None, {}
+
+
+def _keep(file: Path, table: pa.Table, files: dict[str, list[int]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+    meta = {b"parser": PARSER.encode(), b"files": orjson.dumps(files)}
+    pq.write_table(table.replace_schema_metadata(meta), partial, compression="zstd")
+    partial.replace(file)
+
+
+def _lines(path: str) -> Iterator[tuple[bytes, int]]:
+    """The records of a file as (text, offset)."""
+    with Path(path).open("rb") as stream:
+        if path.endswith("record.json"):
+            yield stream.read(), 0
+            return
+        offset = 0
+        for line in stream:
+            if line.strip():
+                yield line, offset
+            offset += len(line)
+
+
+def _snapshot_lines(file: Path) -> Iterator[tuple[str, bytes, int]]:
+    for i, text in enumerate(pq.read_table(file, columns=["record"])["record"].to_pylist()):
+        yield str(file), text.encode(), i
+
+
+def _parse(lines: Iterator[tuple[str, bytes, int]]) -> tuple[pa.Table, dict[str, int]]:
+    """Records as an Arrow table and the damaged ones counted by file."""
+    tables: list[pa.Table] = []
+    rows: list[dict[str, Any]] = []
+    damaged: dict[str, int] = {}
+    configs: dict[bytes, str] = {}
+    for path, line, offset in lines:
+        try:
+            row = tidy(checked(line, path), configs)
+        except Damaged:
+            damaged[path] = damaged.get(path, 0) + 1
+            continue
+        row["file"], row["offset"] = path, offset
+        rows.append(row)
+        if len(rows) == BATCH:
+            tables.append(_arrow(rows))
+            rows = []
+    tables.append(_arrow(rows))
+    return pa.concat_tables(tables, promote_options="permissive").unify_dictionaries(), damaged
+
+
+def checked(line: bytes, where: str) -> dict[str, Any]:
+    """The record of one line. Raises Damaged where it cannot be trusted, NewerSchema where it is too new."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise Damaged(f"{where}: not JSON") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict) or not record.get("run_id"):
+        raise Damaged(f"{where}: not a record")
+    _check_schema(record, where)
+    if not _matches(line, str(record.get("sha256"))):
+        raise Damaged(f"{where}: does not match its sha256")
+    return record
+
+
+def _matches(line: bytes, sha256: str) -> bool:
+    """Whether the hash is that of the canonical JSON of everything else.
+
+    A line that is itself canonical only has to lose its hash, which spares writing the JSON again.
+    """
+    head, found, tail = line.strip().partition(f',"sha256":"{sha256}"'.encode())
+    if found:
+        digest = hashlib.sha256(head)
+        digest.update(tail)
+        if digest.hexdigest() == sha256:
+            return True
+    record = json.loads(line)
+    record.pop("sha256", None)
+    return hashlib.sha256(canonical_json(record).encode()).hexdigest() == sha256
+
+
+def canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def seal(record: dict[str, Any]) -> str:
+    """The record as one canonical JSON line with its `sha256`, as the runner writes it."""
+    body = {key: value for key, value in record.items() if key != "sha256"}
+    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body).encode()).hexdigest()})
+
+
+# ------------------------------------------------------------------------------------ records to columns
+
+
+def tidy(record: dict[str, Any], configs: dict[bytes, str]) -> dict[str, Any]:
+    """One row of a record: parts that repeat from record to record (config, data, host, ...) stay one JSON
+    text.
+
+    `configs` remembers the canonical texts of configs.
+    """
+    config = record["config"]
+    seed = config.pop("seed", 0)
+    text = orjson.dumps(config, option=orjson.OPT_SORT_KEYS)
+    if text not in configs:
+        configs[text] = canonical(config)
+    row: dict[str, Any] = {"config": configs[text], "seed": seed if isinstance(seed, int) else 0}
+    for key in record.keys() - {"config", "curves", "wrong", "sha256"}:
+        value = record[key]
+        if type(value) is not dict:
+            row[key] = value
+        elif key in VARYING:
+            for name, inner in value.items():
+                row[f"{key}.{name}"] = inner
         else:
-            row[prefix] = value
-
-    walk("", {k: v for k, v in record.items() if k not in ("curves", "wrong")})
-    row["seed"] = record["config"].get("seed", 0)
-    row["config"] = canonical({k: v for k, v in record["config"].items() if k != "seed"})
+            row[key] = REPEATING + orjson.dumps(value).decode()
     return row
 
 
+def _flatten(row: dict[str, Any], path: str, found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        if type(value) is dict:
+            _flatten(row, f"{path}.{key}", value)
+        else:
+            row[f"{path}.{key}"] = value
+
+
 def numbers(value: Any) -> Any:
-    """The same value with every number a float, so that 1 and 1.0 are equal texts."""
+    """The same value with every number a float, so that 1 and 1.0 give equal texts."""
     if isinstance(value, dict):
         return {key: numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -90,39 +302,142 @@ def numbers(value: Any) -> Any:
 
 
 def canonical(config: dict[str, Any]) -> str:
+    """Equal texts for equal configs; the seed is the caller's to leave out."""
     return orjson.dumps(numbers(config), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def seal(record: dict[str, Any]) -> str:
-    """The record as one canonical JSON line with its `sha256`, as writers leave it."""
-    body = {key: value for key, value in record.items() if key != "sha256"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    body["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def flat_config(config: dict[str, Any]) -> dict[str, str]:
+    """{"config.optimizer.lr": "0.01", ...}: values as JSON, since one column may hold 0.5 and "inv_m"."""
+    row: dict[str, Any] = {}
+    _flatten(row, "config", config)
+    return {key: orjson.dumps(numbers(value)).decode() for key, value in row.items()}
+
+
+def _type(name: str) -> pa.DataType:
+    return TYPES.get(name) or (pa.float64() if name.startswith("metrics.") or name in NUMERIC else TEXT)
+
+
+def _arrow(rows: list[dict[str, Any]]) -> pa.Table:
+    if not rows:
+        return pa.table({name: pa.array([], _type(name)) for name in ("run_id", "file", "offset")})
+    columns = {}
+    for name in sorted(set(chain.from_iterable(rows))):
+        column = _array([row.get(name) for row in rows], _type(name))
+        if name == "config":
+            columns[name] = column
+        columns |= _expanded(name, column) or {name: column}
+    return pa.table(columns)
+
+
+def _expanded(name: str, column: pa.Array) -> dict[str, pa.Array]:
+    """The columns inside a column of JSON texts, each distinct text flattened once; {} for any other
+    column.
+    """
+    if column.type != TEXT:
+        return {}
+    texts = column.dictionary.to_pylist()
+    if name == "config":
+        distinct = [flat_config(orjson.loads(text)) for text in texts]
+    elif all(text.startswith(REPEATING) for text in texts):
+        distinct = [{} for _ in texts]
+        for row, text in zip(distinct, texts, strict=True):
+            _flatten(row, name, orjson.loads(text.removeprefix(REPEATING)))
+    else:
+        return {}
+    names = sorted(set(chain.from_iterable(distinct)))
+    return {n: _array([row.get(n) for row in distinct], _type(n)).take(column.indices) for n in names}
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """The values as one type: numbers that are not are missing, text that is not is JSON."""
+    plain = pa.string() if kind == TEXT else kind
+    try:
+        array = pa.array(values, plain)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if kind == pa.float64():
+            values = [float(v) if isinstance(v, (int, float)) else None for v in values]
+        else:
+            values = [v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in values]
+        array = pa.array(values, plain)
+    return array.dictionary_encode() if kind == TEXT else array
+
+
+def _with(table: pa.Table, name: str, value: str) -> pa.Table:
+    return table.append_column(name, pa.array([value] * len(table), pa.string()).dictionary_encode())
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Pandas' form: one row a run id, config columns as numbers where all of them are, else as objects."""
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
+    for name in frame.columns:
+        if name.startswith("config."):
+            frame[name] = _decoded(frame[name])
+    missing = [name for name in ALWAYS if name not in frame.columns]
+    frame = frame.assign(**dict.fromkeys(missing))
+    order = frame["time.finished"].astype(object).fillna("").astype(str)
+    latest = pd.DataFrame({"finished": order, "here": frame["origin"] == "here"}).sort_values(
+        ["finished", "here"], kind="stable"
+    )
+    return frame.loc[latest.index].drop_duplicates("run_id", keep="last").sort_index().reset_index(drop=True)
+
+
+def _decoded(column: pd.Series) -> pd.Series:
+    texts = list(column.cat.categories)
+    values = [text if text.startswith("[") else orjson.loads(text) for text in texts]
+    codes = column.cat.codes.to_numpy()
+    table = pd.Series([*values, None], dtype=object)  # code -1, a missing value, is the last entry
+    if all(isinstance(v, float) or v is None for v in values):
+        return pd.Series(table.astype(float).to_numpy()[codes], index=column.index, name=column.name)
+    return pd.Series(table.to_numpy()[codes], index=column.index, name=column.name, dtype=object)
+
+
+# ------------------------------------------------------------------------------------ reading it again
 
 
 def heavy(frame: pd.DataFrame, name: str = "curves") -> list[Any]:
-    """The `curves` (dict of lists) or `wrong` (base64 text) of each row of the frame, read from disk now; None where missing."""
-    found: list[Any] = []
-    for file, offset, run_id in zip(frame["file"], frame["offset"], frame["run_id"], strict=True):
-        with open(file, "rb") as stream:
-            stream.seek(offset)
-            record = orjson.loads(stream.read() if file.endswith("record.json") else stream.readline())
-        found.append(record.get(name) if record["run_id"] == run_id else None)
+    """The `curves` (dict of lists) or `wrong` (base64 text) of each row, read from disk now; None where
+    missing.
+    """
+    found: list[Any] = [None] * len(frame)
+    places = sorted(zip(frame["file"], frame["offset"], frame["run_id"], range(len(frame)), strict=True))
+    for file in dict.fromkeys(place[0] for place in places):
+        wanted = [place[1:] for place in places if place[0] == file]
+        lines = _lines_at(file, [offset for offset, _, _ in wanted])
+        for (_, run_id, i), line in zip(wanted, lines, strict=True):
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue  # rewritten since it was loaded: then this row has no curve
+            found[i] = record.get(name) if record.get("run_id") == run_id else None
     return found
 
 
+def _lines_at(file: str, offsets: list[int]) -> Iterator[bytes | str]:
+    if file.endswith(".parquet"):
+        texts = pq.read_table(file, columns=["record"])["record"]
+        yield from (texts[i].as_py() for i in offsets)
+        return
+    try:
+        with Path(file).open("rb") as stream:
+            for offset in offsets:
+                stream.seek(offset)
+                yield stream.read() if file.endswith("record.json") else stream.readline()
+    except FileNotFoundError:
+        yield from (b"" for _ in offsets)
+
+
 def resolve(frame: pd.DataFrame, name: str) -> str:
-    """The frame's column that `name` means: itself, config.<name>, metrics.<name>, or the only one ending in .<name>.
+    """The column that `name` means: itself, config.<name>, metrics.<name>, or the only one ending in .<name>.
 
     Raises ValueError with one line for an unknown or ambiguous name.
     """
     for candidate in (name, f"config.{name}", f"metrics.{name}"):
         if candidate in frame.columns:
             return candidate
-    ending = [str(c) for c in frame.columns if str(c).endswith(f".{name}")]
+    ending = [str(column) for column in frame.columns if str(column).endswith(f".{name}")]
     if len(ending) == 1:
         return ending[0]
     if ending:
         raise ValueError(f"{name!r} is ambiguous: {', '.join(sorted(ending))}")
-    raise ValueError(f"no record has {name!r}; try one of: {', '.join(sorted(str(c) for c in frame.columns))}")
+    short = sorted(str(c).removeprefix("config.").removeprefix("metrics.") for c in frame.columns)
+    raise ValueError(f"no record has {name!r}; there are: {', '.join(short)}")

@@ -1,0 +1,336 @@
+"""Numbers from few runs: means and signed margins of claims with their intervals, medians with misses.
+
+A claim's margin is a *linear contrast* of cells (`Linear`: sum of weight x cell mean + constant) or an
+*order statistic* of such margins (`Ordered`: the k-th smallest; k = 1 is the worst part of a conjunction, k =
+m the best of an alternative).
+
+Linear contrasts. Runs of different cells that share a seed are paired. Where every run carries its mask of
+wrong test examples, x[s, e] = sum over cells of weight x 100 x wrong (n seeds, N examples) is a two-way
+layout with both factors random, and
+
+    Var(mean) = (MS_seed + MS_example - MS_residual) / (n N)
+
+which covers another draw of seeds *and* another draw of test examples. Without masks the seeds' variance of
+the contrast is taken and the binomial weight^2 p (1 - p) / N of each cell is added (conservative: it
+ignores that cells share their test examples). Metrics that are no mean over examples (epochs, variances)
+know the seeds' variance only.
+
+Critical values. The variance has a part with n - 1 degrees of freedom and one with about N - 1.
+Satterthwaite's single df covers only 92 % at n = 3 where the parts are of one size
+(tests/reports/test_statistics.py), so the two t quantiles are weighted by their parts of the variance (as
+Cochran and Cox do for two means [memory]): exact where either part dominates, 94.7-97.3 % between.
+
+Order statistics. With one-sided error a for the lower limit, the k-th smallest of the parts' lower limits
+at a/k is a lower limit of the k-th smallest margin (were it above, one of any k parts that lie at or below
+the true value would have missed: union bound), and the k-th smallest of the upper limits at a/(m - k + 1)
+an upper one. For k = 1 this is the intersection-union test below and Bonferroni above. It holds whatever
+the dependence between parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+FEWEST = 3  # fewer seeds than this give no verdict
+
+
+# ----------------------------------------------------------------------------------- margins as expressions
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Sum over cells of weights[c] * cell_c, plus a constant; adds and scales like a number."""
+
+    weights: Mapping[Any, float]
+    constant: float = 0.0
+
+    def __add__(self, other: Linear | float) -> Linear:
+        if not isinstance(other, Linear):
+            return Linear(self.weights, self.constant + other)
+        weights = dict(self.weights)
+        for cell, weight in other.weights.items():
+            weights[cell] = weights.get(cell, 0.0) + weight
+        return Linear({c: w for c, w in weights.items() if w}, self.constant + other.constant)
+
+    def __mul__(self, factor: float) -> Linear:
+        return Linear({c: factor * w for c, w in self.weights.items()}, factor * self.constant)
+
+    def __neg__(self) -> Linear:
+        return self * -1.0
+
+    def __sub__(self, other: Linear | float) -> Linear:
+        return self + -other
+
+    def __rsub__(self, other: float) -> Linear:
+        return -self + other
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """The k-th smallest (k from 1) of the parts."""
+
+    k: int
+    parts: tuple[Linear | Ordered, ...]
+
+
+Margin: TypeAlias = float | Linear | Ordered
+
+
+def kth_smallest(k: int, parts: Sequence[Any]) -> Any:
+    """The k-th smallest (k from 1) of numbers (NaN where one is missing) or of expressions."""
+    if not 1 <= k <= len(parts):
+        raise ValueError(f"k = {k} of {len(parts)} parts: k must lie between 1 and their number")
+    if any(isinstance(part, (Linear, Ordered)) for part in parts):
+        return Ordered(k, tuple(parts))
+    return math.nan if any(math.isnan(part) for part in parts) else sorted(parts)[k - 1]
+
+
+def kth_largest(k: int, parts: Sequence[Any]) -> Any:
+    return kth_smallest(len(parts) - k + 1, parts)
+
+
+def smallest(parts: Sequence[Any]) -> Any:
+    return kth_smallest(1, parts)
+
+
+def largest(parts: Sequence[Any]) -> Any:
+    return kth_largest(1, parts)
+
+
+def cells_of(margin: Margin) -> set[Any]:
+    """The cells that a margin is made of."""
+    if isinstance(margin, Linear):
+        return set(margin.weights)
+    if isinstance(margin, Ordered):
+        return set().union(*(cells_of(part) for part in margin.parts))
+    return set()
+
+
+# ------------------------------------------------------------------------------------ samples and estimates
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The runs of one cell and metric: seed -> value. `wrong`: seed -> bool [N], its mean x 100 is the value.
+
+    `examples` is the size N of the test set, None for a metric that is no percentage of test examples.
+    `test_set` names the test set: cells of one test set are paired by example.
+    """
+
+    values: Mapping[int, float]
+    examples: int | None = None
+    test_set: str = ""
+    wrong: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its variance as parts (variance, degrees of freedom). n: the fewest seeds behind it."""
+
+    mean: float
+    parts: tuple[tuple[float, float], ...]
+    n: int
+    how: str = ""  # crossed | binomial | seeds
+
+    @property
+    def variance(self) -> float:
+        return sum(variance for variance, _ in self.parts)
+
+    def limits(self, low: float, high: float) -> tuple[float, float]:
+        """Interval with one-sided errors `low` and `high` at its ends; unbounded where n < 2."""
+        if self.n < 2:
+            return -math.inf, math.inf
+        return self.mean - self.half_width(low), self.mean + self.half_width(high)
+
+    def half_width(self, tail: float) -> float:
+        total = self.variance
+        if total == 0 or math.isinf(total):
+            return total
+        weighted = sum(variance * quantile(tail, df) for variance, df in self.parts) / total
+        return weighted * math.sqrt(total)
+
+
+_quantiles: dict[tuple[float, float], float] = {}
+
+
+def quantile(tail: float, df: float) -> float:
+    """The upper `tail` quantile of Student's t (df = inf: normal)."""
+    key = (tail, df)
+    if key not in _quantiles:  # scipy takes 50 us a call, a table's claims need some thousand
+        _quantiles[key] = float(stats.norm.isf(tail) if math.isinf(df) else stats.t.isf(tail, df))
+    return _quantiles[key]
+
+
+def crossed(x: np.ndarray) -> Estimate:
+    """Mean of x [n seeds, N examples], both random and crossed, one observation a cell of the layout."""
+    n, examples = x.shape
+    size = n * examples
+    by_seed, by_example = x.mean(1, dtype=np.float64), x.mean(0, dtype=np.float64)
+    mean = float(by_seed.mean())
+    if n < 2 or examples < 2:
+        return Estimate(mean, ((math.inf, 1),), n, "crossed")
+    ss_total = float(np.square(x).sum(dtype=np.float64)) - size * mean**2
+    ss_seed = examples * float(np.square(by_seed - mean).sum())
+    ss_example = n * float(np.square(by_example - mean).sum())
+    ms_seed, ms_example = ss_seed / (n - 1), ss_example / (examples - 1)
+    ms_residual = (ss_total - ss_seed - ss_example) / ((n - 1) * (examples - 1))
+    parts = ((max(ms_seed, 0.0) / size, n - 1), (max(ms_example - ms_residual, 0.0) / size, examples - 1))
+    return Estimate(mean, parts, n, "crossed")
+
+
+def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:
+    """Estimate of sum_c weights[c] * mean_c: paired by seed within a test set, independent across them."""
+    groups: dict[str, dict[Any, float]] = {}
+    for cell, weight in weights.items():
+        groups.setdefault(samples[cell].test_set, {})[cell] = weight
+    found = [_paired(group, samples) for group in groups.values()]
+    parts = tuple(part for estimate in found for part in estimate.parts)
+    how = max((estimate.how for estimate in found), key=["crossed", "binomial", "seeds"].index)
+    return Estimate(sum(e.mean for e in found), parts, min(e.n for e in found), how)
+
+
+def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:
+    seeds = sorted(set.intersection(*(set(samples[cell].values) for cell in weights)))
+    if len(seeds) < FEWEST and min(len(samples[cell].values) for cell in weights) > len(seeds):
+        return _unpaired(weights, samples)
+    if all(set(seeds) <= set(samples[cell].wrong) for cell in weights):
+        masks = {cell: np.stack([samples[cell].wrong[seed] for seed in seeds]) for cell in weights}
+        if len({mask.shape for mask in masks.values()}) == 1:
+            x = np.zeros(next(iter(masks.values())).shape, np.float32)
+            for cell, weight in weights.items():
+                x += np.float32(100 * weight) * masks[cell]
+            return crossed(x)
+    values = np.array([sum(w * samples[cell].values[seed] for cell, w in weights.items()) for seed in seeds])
+    n = len(values)
+    variance = float(values.var(ddof=1)) / n if n > 1 else math.inf
+    parts = [(variance, max(n - 1, 1)), *_binomial(weights, samples)]
+    if sum(part for part, _ in parts) == 0:
+        parts = [(math.inf, 1)]  # seeds without any spread are no ground for certainty
+    return Estimate(float(values.mean()), tuple(parts), n, "binomial" if len(parts) > 1 else "seeds")
+
+
+def _unpaired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:
+    """Cells with (nearly) no seed in common: their variances add."""
+    parts, mean, n = list(_binomial(weights, samples)), 0.0, math.inf
+    for cell, weight in weights.items():
+        values = np.array(list(samples[cell].values.values()))
+        mean, n = mean + weight * float(values.mean()), min(n, len(values))
+        variance = float(values.var(ddof=1)) if len(values) > 1 else math.inf
+        parts.append((weight**2 * variance / len(values), max(len(values) - 1, 1)))
+    return Estimate(mean, tuple(parts), int(n), "binomial" if len(parts) > len(weights) else "seeds")
+
+
+def _binomial(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> list[tuple[float, float]]:
+    """Sampling error of the test set, in squared points, where the metric is a percentage of examples."""
+    found = []
+    for cell, weight in weights.items():
+        if size := samples[cell].examples:
+            p = min(max(float(np.mean(list(samples[cell].values.values()))) / 100, 0.0), 1.0)
+            found.append((weight**2 * 1e4 * p * (1 - p) / size, math.inf))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ intervals
+
+
+@dataclass(frozen=True)
+class Interval:
+    margin: float
+    low: float
+    high: float
+    n: int
+    how: str
+
+    @property
+    def verdict(self) -> str:
+        """Supported: wholly above 0; contradicted: wholly below; else, and below 3 seeds, inconclusive."""
+        if self.n < FEWEST or self.low <= 0 <= self.high:
+            return "inconclusive"
+        return "supported" if self.low > 0 else "contradicted"
+
+
+class Judge:
+    """Intervals of margins over a fixed set of samples; contrasts are computed once each."""
+
+    def __init__(self, samples: Mapping[Any, Sample]):
+        self.samples = samples
+        self.known: dict[frozenset[tuple[Any, float]], Estimate] = {}
+
+    def estimate(self, weights: Mapping[Any, float]) -> Estimate:
+        key = frozenset(weights.items())
+        if key not in self.known:
+            self.known[key] = contrast(weights, self.samples)
+        return self.known[key]
+
+    def interval(self, margin: Linear | Ordered, level: float = LEVEL) -> Interval:
+        return self._interval(margin, (1 - level) / 2, (1 - level) / 2)
+
+    def _interval(self, margin: Linear | Ordered, low: float, high: float) -> Interval:
+        if isinstance(margin, Linear):
+            found = self.estimate(margin.weights)
+            below, above = found.limits(low, high)
+            c = margin.constant
+            return Interval(found.mean + c, below + c, above + c, found.n, found.how)
+        k, m = margin.k, len(margin.parts)
+        parts = [self._interval(part, low / k, high / (m - k + 1)) for part in margin.parts]
+        return Interval(
+            margin=sorted(p.margin for p in parts)[k - 1],
+            low=sorted(p.low for p in parts)[k - 1],
+            high=sorted(p.high for p in parts)[k - 1],
+            n=min(p.n for p in parts),
+            how=max((p.how for p in parts), key=["crossed", "binomial", "seeds"].index),
+        )
+
+
+# --------------------------------------------------------------------------------------- what a cell prints
+
+
+@dataclass(frozen=True)
+class Summary:
+    n: int
+    mean: float
+    sd: float  # ddof = 1; NaN below two runs
+    low: float  # 95 % interval of the mean, with the test set's sampling error for a percentage
+    high: float
+
+
+def summary(sample: Sample, level: float = LEVEL) -> Summary:
+    values = np.array(list(sample.values.values()), dtype=float)
+    n = len(values)
+    if n == 0:
+        return Summary(0, math.nan, math.nan, math.nan, math.nan)
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else math.nan
+    tail = (1 - level) / 2
+    low, high = contrast({0: 1.0}, {0: sample}).limits(tail, tail)
+    if math.isinf(low):
+        low = high = math.nan
+    return Summary(n, mean, sd, low, high)
+
+
+def median(values: Sequence[float]) -> float:
+    """Median in which a miss (infinity) takes part; NaN for no values."""
+    ordered = sorted(values)
+    if not ordered:
+        return math.nan
+    below, above = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return above if below == above else (below + above) / 2
+
+
+def time_to_target(
+    steps: Sequence[float], values: Sequence[float | None], target: float, better: str = "lower"
+) -> float:
+    """The first step whose value reaches the target; infinity where none does (None reaches nothing)."""
+    for step, value in zip(steps, values, strict=True):
+        if value is not None and (value <= target if better == "lower" else value >= target):
+            return step
+    return math.inf
