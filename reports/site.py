@@ -1,0 +1,258 @@
+"""Records + published facts -> the site: index, a page a table, pages of runs and sweeps, downloads.
+
+Pages hold no clock time and no machine's name of their own: the same records give the same bytes. A page is
+made anew only when something that it is made from changed (reports/stamp.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+from markupsafe import Markup
+
+from reports import analysis, figures, pattern, stamp, store, sweep, tables, view
+from reports import published as facts
+
+PROFILES = ["smoke", "quick", "cpu", "paper"]
+RUNS_A_PAGE, RUN_PAGES = 200, 5  # a browser wants pages below a few MB; the CSV has every run
+GZIP_FROM = 20_000  # rows
+CACHE = ".cache"  # under the site's folder: parsed records, gone with it
+
+
+def environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"num": fixed, "short": figures.number, "slug": figures.slug, "pretty": view.pretty}
+    env.globals |= {"verdicts": analysis.VERDICTS, "page_of": page_name}
+    env.globals |= {k: Markup(figures.css_variables(dark=k == "dark")) for k in ("light", "dark")}
+    return env
+
+
+def fixed(value: Any, digits: int = 2, sign: bool = False) -> str:
+    """A number with fixed decimals, a dash for nothing; a value as the survey prints it keeps its digits."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def page_name(table: str, suffix: str = "") -> str:
+    return f"table_{int(table[1:]):02d}{suffix}.html"
+
+
+def navigation(index: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("index.html", "All tables")] + [
+        (page_name(t["id"]), t["id"]) for t in index["tables"] if t["built"]
+    ]
+
+
+def of_table(loaded: store.Store, table: str) -> pd.DataFrame:
+    frame = loaded.frame
+    return frame[frame["table"] == table] if len(frame) else frame
+
+
+def profiles_of(runs: pd.DataFrame) -> list[str]:
+    """Profiles that have records, by budget; without any the default one, whose page then says "not run"."""
+    have = set(runs["profile"].astype(str)) if len(runs) else set()
+    return [p for p in PROFILES if p in have] + sorted(have - set(PROFILES)) or ["quick"]
+
+
+def known_profiles(runs: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys([*PROFILES, *grid.get("profiles", {}), *profiles_of(runs)]))
+
+
+def analyse(loaded: store.Store, table: str, profile: str) -> analysis.TableReport:
+    grid, paper = loaded.grid.get(table, {}), loaded.paper.get(table, {})
+    damaged = loaded.damaged.get(table, 0)
+    return analysis.analyse(of_table(loaded, table), grid, paper, facts.load(table), profile, damaged)
+
+
+# --------------------------------------------------------------------------------------------- downloads
+
+
+def runs_csv(runs: pd.DataFrame) -> tuple[str, bytes]:
+    """(file ending, content) of all runs of a table; pyarrow writes 200,000 rows in a second or two."""
+    plain = runs.drop(columns=["config", "file", "offset"], errors="ignore")
+    mixed = {
+        c: plain[c].map(sweep.text_of, na_action="ignore") for c in plain.select_dtypes("object").columns
+    }
+    arrow = pa.Table.from_pandas(plain.assign(**mixed), preserve_index=False)
+    for i, column in enumerate(arrow.schema):
+        if pa.types.is_dictionary(column.type):
+            arrow = arrow.set_column(i, column.name, arrow.column(i).cast(pa.string()))
+    sink = pa.BufferOutputStream()
+    if len(runs) < GZIP_FROM:
+        pyarrow.csv.write_csv(arrow, sink)
+        return "csv", sink.getvalue().to_pybytes()
+    with pa.CompressedOutputStream(sink, "gzip") as stream:
+        pyarrow.csv.write_csv(arrow, stream)
+    return "csv.gz", sink.getvalue().to_pybytes()
+
+
+def as_json(report: analysis.TableReport) -> str:
+    """Cells, extra rows, claims and deviations; null for what is missing, never NaN."""
+    frames = {
+        k: json.loads(getattr(report, k).to_json(orient="records")) for k in ("cells", "extra", "deviations")
+    }
+    claims = plain_json([asdict(c) for c in report.claims])
+    whole = {
+        "table": report.table,
+        "profile": report.profile,
+        **frames,
+        "claims": claims,
+        "notes": report.notes,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: plain_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------------------- pages
+
+
+def build_table(
+    env: jinja2.Environment, out: Path, table: str, loaded: store.Store, index: Any
+) -> dict[str, Any]:
+    """Write the pages and downloads of one table; returns its part of the stamp."""
+    pub, runs, grid = facts.load(table), of_table(loaded, table), loaded.grid.get(table, {})
+    reports = [analyse(loaded, table, profile) for profile in profiles_of(runs)]
+    panes = [view.pane(report, runs, grid) for report in reports]
+    runs = view.ordered_runs(runs, reports)
+    files: dict[str, int] = {}
+
+    def save(name: str, content: str | bytes) -> str:
+        files[name] = stamp.write(out / name, content)
+        return name
+
+    all_runs = ""
+    if len(runs):
+        ending, content = runs_csv(runs)
+        all_runs = save(f"downloads/{table}_runs.{ending}", content)
+    shared = {
+        "nav": navigation(index),
+        "published": pub,
+        "table": table,
+        "total": len(runs),
+        "all_runs": all_runs,
+    }
+    lines = save_runs(env, save, table, runs, shared)
+    for report, pane in zip(reports, panes, strict=True):
+        stem = f"downloads/{table}_{figures.slug(report.profile)}"
+        formats = {"csv": tables.csv, "tex": tables.latex, "md": tables.markdown, "json": as_json}
+        pane["downloads"] = [save(f"{stem}.{ending}", write(report)) for ending, write in formats.items()]
+        pane["runs"] = [line for line in lines if line["profile"] == report.profile]
+    opened = max(range(len(panes)), key=lambda i: (panes[i]["done"], i))
+    page = env.get_template("table.html")
+    save(page_name(table), page.render(**shared, panes=panes, opened=opened, features=pattern.FEATURES))
+    keys = ("id", "records", "done", "planned", "counts", "verdicts", "fewest", "seconds")
+    return {
+        "files": files,
+        "known": known_profiles(runs, grid),
+        "text": {report.profile: tables.terminal(report) for report in reports},
+        "summary": [{k: pane[k] for k in keys} for pane in panes],
+    }
+
+
+def save_runs(
+    env: jinja2.Environment, save: Any, table: str, runs: pd.DataFrame, shared: Any
+) -> list[dict[str, Any]]:
+    """Write the pages of runs, capped; returns the lines of the runs that are on them, each with its page."""
+    shown = runs.head(RUNS_A_PAGE * RUN_PAGES)
+    starts = range(0, len(shown), RUNS_A_PAGE)
+    names = [page_name(table, f"_runs_{i + 1}") for i in range(len(starts))]
+    lines = []
+    for number, (name, start) in enumerate(zip(names, starts, strict=True), 1):
+        part = view.run_details(shown.iloc[start : start + RUNS_A_PAGE])
+        save(name, env.get_template("runs.html").render(**shared, lines=part, number=number, pages=names))
+        lines += [{**line, "page": name} for line in part]
+    return lines
+
+
+def build_index(
+    env: jinja2.Environment, out: Path, index: Any, stamps: Any, sweeps: list[Any]
+) -> dict[str, int]:
+    rows = [{**t, "summary": stamps.get(t["id"], {}).get("summary", [])} for t in index["tables"]]
+    page = env.get_template("index.html")
+    text = page.render(nav=navigation(index), survey=index["survey"], tables=rows, sweeps=sweeps)
+    return {"index.html": stamp.write(out / "index.html", text)}
+
+
+def build(runs: Path, out: Path, measured: Path) -> dict[str, Any]:
+    """Bring the site in `out` up to date with the records in `runs` and `measured`; returns the new stamp.
+
+    Only tables whose inputs changed are made again, and with them the sweep pages of earlier commands; files
+    of the last build that no longer belong are removed.
+
+    Errors: ValueError with one line (folder that cannot be written, record of a newer schema).
+    """
+    stamp.prepare(out)
+    old, index, env = stamp.read(out), facts.index(), environment()
+    built = [t["id"] for t in index["tables"] if t["built"]]
+    inputs = {table: stamp.inputs(runs, measured, table) for table in built}
+    stamps = {
+        name: old_stamp
+        for name, old_stamp in old.get("tables", {}).items()
+        if old_stamp["inputs"] == inputs.get(name) and stamp.intact(out, old_stamp["files"])
+    }
+    sweeps = [s for s in old.get("sweeps", []) if stamp.intact(out, s["files"])]
+    if len(stamps) < len(built):
+        loaded = store.load(runs, measured, cache=out / CACHE)
+        for table in set(built) - set(stamps):
+            stamps[table] = {"inputs": inputs[table], **build_table(env, out, table, loaded, index)}
+        sweeps = sweep.again(env, out, loaded.frame, navigation(index), sweeps)
+    keep = {name for s in [*stamps.values(), *sweeps] for name in s["files"]}
+    for s in [*old.get("tables", {}).values(), *old.get("sweeps", [])]:
+        for name in set(s["files"]) - keep:
+            (out / name).unlink(missing_ok=True)
+    return finish(env, out, index, stamps, sweeps)
+
+
+def build_sweep(runs: Path, out: Path, measured: Path, query: dict[str, str]) -> dict[str, Any]:
+    """Make the page of a sweep and enter it in the site's index; returns what `sweep.page` does."""
+    stamp.prepare(out)
+    index, env, old = facts.index(), environment(), stamp.read(out)
+    found = sweep.page(
+        env, out, store.load(runs, measured, cache=out / CACHE).frame, navigation(index), query
+    )
+    sweeps = [s for s in old.get("sweeps", []) if s["file"] != found["file"]] + [found]
+    finish(env, out, index, old.get("tables", {}), sweeps)
+    return found
+
+
+def finish(env: jinja2.Environment, out: Path, index: Any, stamps: Any, sweeps: list[Any]) -> dict[str, Any]:
+    files = build_index(env, out, index, stamps, sweeps)
+    new = {"version": stamp.VERSION, "tables": stamps, "sweeps": sweeps, "index": files}
+    stamp.write(out / stamp.FILE, json.dumps(new))
+    return new
+
+
+def terminal(runs: Path, measured: Path, table: str, profile: str | None) -> str:
+    """The comparison of one table for the terminal, without building anything."""
+    facts.load(table)  # says which tables there are before anything is read
+    loaded = store.load(runs, measured)
+    mine = of_table(loaded, table)
+    known = known_profiles(mine, loaded.grid.get(table, {}))
+    if profile is not None and profile not in known:
+        raise ValueError(f"unknown profile {profile!r}: one of {', '.join(known)}")
+    wanted = [profile] if profile else profiles_of(mine)
+    return "\n\n".join(tables.terminal(analyse(loaded, table, p)) for p in wanted)

@@ -1,0 +1,331 @@
+"""What the templates of a table's page need, from one TableReport: rows, figures, counts, commands."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from reports import analysis, figures, pattern, store
+from reports.figures import Series, slug
+from reports.published import Metric, Published
+
+SEEDS_DRAWN = 20
+SHOWN = [
+    "test_error",
+    "test_error_best",
+    "epoch_best_val",
+]  # metrics with a table in the open; others fold away
+USED_AS = {"cell": "cell", "variant": "variant", "norm": "not in the survey", "": "off the grid"}
+
+
+def pretty(text: Any) -> str:
+    return str(text).replace("^2", "²").replace("^(j)", "⁽ʲ⁾")
+
+
+def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str, Any]) -> dict[str, Any]:
+    """One profile of a table. `everything`: all runs of the table, `grid`: its grid.json."""
+    pub, profile, runs = report.published, report.profile, report.runs
+    mine = everything[everything["profile"] == profile] if len(everything) else everything
+    plan = grid.get("profiles", {}).get(profile, {})
+    in_cells = runs[runs["match"] == "cell"] if len(runs) else runs
+    found = pattern.variants(runs, pub, grid.get("primary", {}))
+    counts = {
+        s: int((mine["status"] == s).sum()) if len(mine) else 0 for s in ("finished", "diverged", "failed")
+    }
+    counts |= {"stale": int(runs["stale"].sum()) if len(runs) else 0, "damaged": report.damaged}
+    return {
+        "id": profile,
+        "report": report,
+        "counts": counts,
+        "records": len(mine),
+        "off_grid": len(mine) - len(runs),
+        "planned": len(plan.get("points", [])) * len(plan.get("seeds", [])),
+        "done": int((in_cells["status"] != "failed").sum()) if len(in_cells) else 0,
+        "seconds": float(mine["time.wall_s"].sum()) if len(mine) else 0.0,
+        "open_tables": [comparison(report, m) for m in pub.metrics if m.id in SHOWN],
+        "folded_tables": [comparison(report, m) for m in pub.metrics if m.id not in SHOWN],
+        "figures": draw(report),
+        "variants": found,
+        "answers": answers(pub, found),
+        "pattern_svgs": draw_pattern(report, found),
+        "extra": extra_rows(report),
+        "deviations": report.deviations.to_dict("records"),
+        "notes": data_notes(mine),
+        "verdicts": {v: sum(c.verdict == v for c in report.claims) for v in analysis.VERDICTS},
+        "fewest": min((c.n for c in report.claims if c.verdict != "not run"), default=0),
+        "commands": commands(report, plan),
+    }
+
+
+def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
+    """One metric beside what is printed: for each printed row, one cell a data column."""
+    pub = report.published
+    mine = report.cells[report.cells["metric"] == metric.id]
+    cells = {(c["row"], c["column"]): c for c in mine.to_dict("records")}
+    columns = []
+    for column in pub.data_columns:
+        ran = [c for (_, name), c in cells.items() if name == column and c["data"]]
+        where = {k: ran[0][k] if ran else "" for k in ("data", "standing")}
+        columns.append({"id": column, "group": pub.group(column), **where})
+    rows = []
+    for row in pub.rows:
+        line = []
+        for column in pub.data_columns:
+            figure = pub.figure(row.id, column, metric.printed)
+            line.append({**cells[row.id, column], "audit": figure.audit if figure else ()})
+        rows.append({"id": row.id, "label": row.en, "cells": line})
+    return {"metric": metric, "columns": columns, "rows": rows, "printed": metric.printed is not None}
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
+    """The figures of one profile in groups {"title", "note", "svgs"}, one a data column that has runs."""
+    pub, runs = report.published, report.runs
+    cells = runs[(runs["match"] == "cell") & (runs["status"] != "failed")] if len(runs) else runs
+    error, learning, variance = [], [], []
+    for column in pub.data_columns:
+        mine = cells[cells["column"] == column] if len(cells) else cells
+        if len(mine):
+            error.append(Markup(error_figure(report, column, mine)))
+            learning.append(Markup(learning_figure(report, column, mine)))
+            variance.append(Markup(variance_figure(report, column, mine)))
+    notes = {
+        "error": "Filled: our means, epoch chosen on the validation split, with 95 % intervals. Triangles: "
+        "the same runs at their best epoch on the test set, as the source chose. Hollow and crossed: what "
+        "the survey and the source paper print, on their data.",
+        "learning": "Thick: mean over seeds. Thin: single seeds, or a min-max band from 6 seeds on "
+        f"(at most {SEEDS_DRAWN} seeds a line).",
+        "variance": "Half the mean squared difference between successive epochs, second half of training. "
+        "One dot a seed, bar at the median.",
+    }
+    groups = [
+        {"title": f"Error against {pub.row_header['en']}", "svgs": error, "note": notes["error"]},
+        {"title": "Learning curves", "svgs": learning, "note": notes["learning"]},
+        {"title": "Epoch-to-epoch variance of the test error", "svgs": variance, "note": notes["variance"]},
+    ]
+    return groups if error else []
+
+
+def heading(pub: Published, column: str, runs: pd.DataFrame) -> tuple[str, str]:
+    """(title, label of the error axis) of a data column."""
+    data = ", ".join(sorted(set(runs["data.name"].astype(str))))
+    title = pub.group(column) if data == column else f"{pub.group(column)} (ours: {data})"
+    balanced = set(runs["data.error"].dropna()) == {"balanced_error"}
+    return title, "balanced test error (%)" if balanced else "test error (%)"
+
+
+def error_figure(report: analysis.TableReport, column: str, runs: pd.DataFrame) -> str:
+    pub = report.published
+    title, label = heading(pub, column, runs)
+    order = {row.id: i for i, row in enumerate(pub.rows)}
+
+    def series(metric: str, key: str, name: str) -> Series:
+        mine = report.cells[(report.cells["column"] == column) & (report.cells["metric"] == metric)]
+        mine = mine[mine[key].notna()]
+        x = [order[row] for row in mine["row"]]
+        value, low, high = (mine[k].astype(float).tolist() for k in (key, "low", "high"))
+        return Series(name, x, value, low, high) if key == "mean" else Series(name, x, value)
+
+    lines = [
+        series("test_error", "survey", "survey"),
+        series("test_error", "source", "source paper"),
+        series("test_error", "mean", "ours, 95 % interval"),
+        series("test_error_best", "mean", "ours, best on test"),
+    ]
+    labels = [pretty(row.en) for row in pub.rows]
+    name = f"error-{slug(report.profile)}-{column}"
+    return figures.points(name, title, labels, lines, xlabel=pub.row_header["en"], ylabel=label)
+
+
+def learning_figure(report: analysis.TableReport, column: str, runs: pd.DataFrame) -> str:
+    title, label = heading(report.published, column, runs)
+    by_row = dict(iter(runs.sort_values("seed").groupby("row")))
+    lines = []
+    for row in report.published.rows:
+        if row.id in by_row:
+            found = store.heavy(by_row[row.id].head(SEEDS_DRAWN), "curves")
+            pairs = [
+                (c["epoch"], c["test_error"]) for c in found if c and c.get("epoch") and c.get("test_error")
+            ]
+            lines.append(figures.mean_curve(pretty(row.en), pairs))
+    name = f"curves-{slug(report.profile)}-{column}"
+    return figures.curves(name, title, [line for line in lines if len(line.x)], ylabel=label)
+
+
+def variance_figure(report: analysis.TableReport, column: str, runs: pd.DataFrame) -> str:
+    pub = report.published
+    title, _ = heading(pub, column, runs)
+    by_row = {row: group["metrics.test_error_variance"].tolist() for row, group in runs.groupby("row")}
+    labels, values = [pretty(row.en) for row in pub.rows], [by_row.get(row.id, []) for row in pub.rows]
+    name, axis = f"variance-{slug(report.profile)}-{column}", "epoch-to-epoch variance (%²)"
+    return figures.strip(name, title, labels, values, xlabel=pub.row_header["en"], ylabel=axis)
+
+
+# --------------------------------------------------------------------------------- which reading is it?
+
+
+def draw_pattern(report: analysis.TableReport, found: list[pattern.Variant]) -> list[Markup]:
+    pub = report.published
+    out = []
+    for column in pub.data_columns:
+        here = [v for v in found if v.column == column]
+        placement = next((v.placement for v in here if v.primary), here[0].placement if here else "")
+        mine = sorted((v for v in here if v.placement == placement), key=lambda v: v.unit)
+        if len(mine) < 2:
+            continue
+        panels: dict[tuple[str, str], list[Series]] = {}
+        for v in mine:
+            x = [i for i, e in enumerate(v.errors) if not math.isnan(e)]
+            line = Series(f"ours, m counts {v.unit}s", x, [v.errors[i] for i in x])
+            panels.setdefault((v.initial, f"reading {v.reading}"), []).append(line)
+        rows = [r for r in ("zero_one", "zero_zero", "first_batch") if any(r == key[0] for key in panels)]
+        printed = [math.nan if p is None else p for p in pattern.printed(pub, column)]
+        svg = figures.pattern(
+            f"pattern-{slug(report.profile)}-{column}",
+            f"{pub.group(column)} (ours: {mine[0].data}), layer {placement} the activation",
+            [pretty(row.en) for row in pub.rows],
+            printed,
+            panels,
+            rows,
+            sorted({key[1] for key in panels}),
+            xlabel=pub.row_header["en"],
+            ylabel="test error (%)",
+        )
+        out.append(Markup(svg))
+    return out
+
+
+def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]]:
+    """Some sentences a data column: which variants show every feature of the printed table, which is near."""
+    out = []
+    for column in pub.data_columns:
+        mine = [v for v in found if v.column == column]
+        shaped = sorted((v for v in mine if v.distance is not None), key=lambda v: v.distance or 0.0)
+        if len(mine) < 2 or not shaped:
+            continue
+        most = max(v.score for v in mine)
+        best = "; ".join(v.name for v in mine if v.score == most)
+        if most == len(pattern.FEATURES):
+            count = sum(v.score == most for v in mine)
+            text = f"{count} of {len(mine)} variants show{'s' * (count == 1)} all four features: {best}."
+        else:
+            text = f"No variant shows all four features; the most is {most}, by {best}."
+        near, far = shaped[0], shaped[-1]
+        text += f" Nearest in shape: {near.name} (off by {near.distance:.2f}×)"
+        text += f"; furthest: {far.name} ({far.distance:.2f}×)."
+        first = next((v for v in shaped if v.primary and v is not near), None)
+        text += f" The primary variant is off by {first.distance:.2f}×." if first else ""
+        fewest = min(v.n for v in mine)
+        text += f" With n = {fewest}, differences of a few per cent are noise." if fewest < 10 else ""
+        out.append({"group": pub.group(column), "data": mine[0].data, "text": text})
+    return out
+
+
+# ------------------------------------------------------------------------------------ rows of small tables
+
+
+def extra_rows(report: analysis.TableReport) -> list[dict[str, Any]]:
+    """Other variants and norms not in the survey, a line a (label, row): the test error in each column."""
+    mine = report.extra[report.extra["metric"] == "test_error"] if len(report.extra) else report.extra
+    names = {row.id: row.en for row in report.published.rows}
+    out: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in mine.to_dict("records"):
+        key = tuple(str(cell[k]) for k in ("match", "label", "row"))
+        line = {"match": key[0], "label": key[1], "row": names.get(key[2], key[2]), "cells": {}}
+        out.setdefault(key, line)["cells"][cell["column"]] = cell
+    return list(out.values())
+
+
+def data_notes(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """Data set -> its notes, as the data room wrote them into the records."""
+    out: dict[str, list[str]] = {}
+    if len(runs) and "data.notes" in runs:
+        for name, text in sorted(
+            set(zip(runs["data.name"].astype(str), runs["data.notes"].astype(str), strict=True))
+        ):
+            try:
+                notes = json.loads(text)
+            except ValueError:
+                notes = [text]
+            known = out.setdefault(name, [])
+            known += [str(n) for n in (notes if isinstance(notes, list) else [notes]) if str(n) not in known]
+    return {name: notes for name, notes in out.items() if notes}
+
+
+def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """(cell, the exact command that fills it) for every point of the profile's grid."""
+    pub, axis = report.published, report.published.row_header["en"]
+    rows = {row.id: row for row in pub.rows}
+    start = f"python -m experiments -m table={report.table} profile={report.profile}"
+    return [
+        (
+            f"{pub.group(point['column'])}, {axis} = {pretty(rows[point['row']].en)}",
+            f"{start} column={point['column']} {axis}={rows[point['row']].value}",
+        )
+        for point in plan.get("points", [])
+        if point["row"] in rows
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- runs
+
+
+def ordered_runs(everything: pd.DataFrame, reports: list[analysis.TableReport]) -> pd.DataFrame:
+    """All runs of a table with what each is used for: cells, then what failed or diverged, then the rest."""
+    if everything.empty:
+        return everything
+    keys = ["run_id", "match", "row", "column", "label", "stale"]
+    used = [r.runs[keys] for r in reports if len(r.runs)]
+    known = pd.concat(used).drop_duplicates("run_id") if used else pd.DataFrame(columns=keys)
+    out = everything.merge(known, on="run_id", how="left")
+    out = out.assign(match=out["match"].fillna(""), stale=out["stale"].eq(True))
+    rank = out["match"].map({"cell": 0, "variant": 3, "norm": 2}).fillna(4)
+    rank = rank.where(out["status"].eq("finished") | (rank == 0), 1)
+    by = ["_rank", "profile", "column", "row", "seed", "run_id"]
+    return out.assign(_rank=rank).sort_values(by, kind="stable").drop(columns="_rank").reset_index(drop=True)
+
+
+def run_line(run: dict[Any, Any]) -> dict[str, Any]:
+    """One run for the lists: plain values, None for what it lacks."""
+
+    def get(key: str) -> Any:
+        value = run.get(key)
+        return None if value is None or value != value else value
+
+    return {
+        "id": str(run["run_id"]),
+        "profile": run["profile"],
+        "status": run["status"],
+        "stale": bool(run["stale"]),
+        "match": USED_AS.get(run["match"], run["match"]),
+        "label": get("label") or "",
+        "row": get("cell.row") or get("row") or "",
+        "column": get("cell.column") or get("column") or "",
+        "seed": run["seed"],
+        "test_error": get("metrics.test_error"),
+        "seconds": get("time.wall_s"),
+        "epochs": get("epochs"),
+        "finished": get("time.finished") or "",
+        "origin": get("origin") or "",
+        "members": get("population.members"),
+    }
+
+
+def run_details(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Runs with config, traceback and a small picture of the curves, all read from disk now."""
+    found = store.heavy(runs, "curves") if len(runs) else []
+    return [
+        {
+            **run_line(run),
+            "config": json.dumps(json.loads(run["config"]), indent=1, ensure_ascii=False),
+            "error": run.get("error") if isinstance(run.get("error"), str) else None,
+            "svg": Markup(figures.spark(str(run["run_id"]), curves)) if curves else "",
+        }
+        for run, curves in zip(runs.to_dict("records"), found, strict=True)
+    ]
