@@ -42,6 +42,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
     code = provenance.code_hash(cfg.module, runs[0].norm.name)
     ids = {config.run_id(r, fingerprint): (r, paper) for r, paper in members}
     outcome: dict[str, str] = {}
+    if cfg.stop_file is not None and os.path.exists(cfg.stop_file):
+        return dict.fromkeys(ids, "interrupted")
     with contextlib.ExitStack() as held:
         for rid in ids:
             try:
