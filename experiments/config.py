@@ -3,8 +3,8 @@
 A *point* is one run that a config names. Grids are lists of sub-grids (`conf/settings/<table>/<profile>.yaml`): a list is an
 axis, anything else is fixed for that sub-grid. What the user types selects sub-grids, replaces axes or adds new ones:
 
-    column=ni            keeps the sub-grids whose fixed `column` is ni (the same for any key fixed in the grid)
-    alpha=0.3,0.6        replaces the axis alpha
+    column=ni            keeps the sub-grids whose `column` is ni; the same for data= and model=
+    alpha=0.3,0.6        replaces the axis alpha, and epochs=5 a fixed value
     optimizer.lr=0.1     adds an axis with one value
 
 A single run is the first point of the grid that is left; a multirun is all of them.
@@ -245,9 +245,9 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     cfg = compose(first)
     table_module(cfg)
     subgrids = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
-    fixed_keys = {k for g in subgrids for k, v in g.items() if not isinstance(v, list)}
+    selecting = [k for k in mine if (k == "column" or is_group(k)) and any(k in g for g in subgrids)]
     kept = list(subgrids)
-    for key in fixed_keys & mine.keys():
+    for key in sorted(selecting, key=lambda k: k != "column"):
         agree = [g for g in kept if str(g.get(key)) in mine[key]]
         if not agree and key == "column":
             names = ", ".join(str(g[key]) for g in subgrids)
@@ -256,7 +256,7 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for g in kept:
         axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
-        axes |= {k: v for k, v in mine.items() if k not in fixed_keys or str(g.get(k)) not in v}
+        axes |= {k: v for k, v in mine.items() if k not in selecting or str(g.get(k)) not in v}
         keys = sorted(axes, key=lambda k: k != "seed")
         found += [dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))]
     return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -109,6 +110,7 @@ class Job:
         self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
         self.started = now()
         self.facts: dict[str, Any] = {}
+        self.weights: list[str] = []
         self.track = tracking.start(cfg, self.runs, self.ids)
 
     def train(self) -> None:
@@ -151,6 +153,7 @@ class Job:
                     raise Interrupted
                 if over:
                     break
+        self.weights = [weights_hash(state.net, k) for k in range(len(self.ids))]
 
     def take_down(self, metrics: dict[str, Any]) -> None:
         """One epoch's metrics into each member's curves, up to its divergence."""
@@ -262,6 +265,7 @@ class Job:
             "epochs": epochs,
             "steps": epochs * (self.steps // run.epochs) if epochs else self.step,
             "parameters": self.facts.get("parameters"),
+            "weights": self.weights[k] if self.weights else None,
             "time": {
                 "wall_s": round(self.seconds / K, 4),
                 "cpu_s": round(self.cpu / K, 4),
@@ -280,6 +284,15 @@ class Job:
             "diverged_epoch": self.diverged[k],
             "error": None,
         }
+
+
+def weights_hash(net: Any, k: int) -> str:
+    """Hash of member k's parameters and buffers: two trainings with the same hash ended bit for bit alike."""
+    h = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        own = tensor[k] if net.size > 1 else tensor
+        h.update(name.encode() + own.cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()[:16]
 
 
 def finite(value: Any) -> Any:
