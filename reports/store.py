@@ -398,17 +398,25 @@ def heavy(frame: pd.DataFrame, name: str = "curves") -> list[Any]:
     """The `curves` (dict of lists) or `wrong` (base64 text) of each row, read from disk now; None where
     missing.
     """
-    found: list[Any] = [None] * len(frame)
-    places = sorted(zip(frame["file"], frame["offset"], frame["run_id"], range(len(frame)), strict=True))
-    for file in dict.fromkeys(place[0] for place in places):
-        wanted = [place[1:] for place in places if place[0] == file]
-        lines = _lines_at(file, [offset for offset, _, _ in wanted])
-        for (_, run_id, i), line in zip(wanted, lines, strict=True):
+    return [record.get(name) for record in records(frame)]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The whole record of each row, read from disk now; {} where the file has changed since it was loaded."""
+    found: list[dict[str, Any]] = [{}] * len(frame)
+    by_file: dict[str, list[tuple[int, str, int]]] = {}
+    places = zip(frame["file"], frame["offset"], frame["run_id"], strict=True)
+    for i, (file, offset, run_id) in enumerate(places):
+        by_file.setdefault(file, []).append((offset, run_id, i))
+    for file, wanted in by_file.items():
+        lines = _lines_at(file, [offset for offset, _, _ in sorted(wanted)])
+        for (_, run_id, i), line in zip(sorted(wanted), lines, strict=True):
             try:
                 record = orjson.loads(line)
             except orjson.JSONDecodeError:
-                continue  # rewritten since it was loaded: then this row has no curve
-            found[i] = record.get(name) if record.get("run_id") == run_id else None
+                continue
+            if record.get("run_id") == run_id:
+                found[i] = record
     return found
 
 

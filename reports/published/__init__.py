@@ -1,4 +1,6 @@
-"""The facts: what the survey and its sources print, one YAML file a table (`table_03.yaml`), read into plain dataclasses."""
+"""The facts: what the survey and its sources print, one YAML file a table (`table_03.yaml`), read into
+plain dataclasses.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Column:
-    """A printed column. `data` is the column id that records carry (mnist), `metric` what is printed there (error, epochs)."""
+    """A printed column. `data` is the column id that records carry (mnist), `metric` what is printed there
+    (error, epochs).
+    """
 
     id: str
     data: str
@@ -36,9 +40,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Metric:
-    """One of our metrics: `printed` names the printed metric it stands beside, `claim` the name under which claims see it."""
+    """One of our metrics: `printed` names the printed metric it stands beside, `claim` the name under which
+    claims see it.
+    """
 
     id: str
+    short: str  # heading of a narrow column
     en: str
     unit: str
     digits: int
@@ -94,7 +101,7 @@ class Published:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     metrics: tuple[Metric, ...]
-    data: dict[str, dict[str, str]]  # column of the records -> data set -> same | variant | stand-in | mechanics
+    data: dict[str, dict[str, str]]  # records' column -> data set -> same | variant | stand-in | mechanics
     claims: tuple[Claim, ...]
     audit: tuple[Audit, ...]
     figures: dict[tuple[str, str], Figure]  # (row id, column id) -> printed number
@@ -111,7 +118,9 @@ class Published:
         return next(m for m in self.metrics if m.id == id)
 
     def figure(self, row: str, data: str, metric: str | None) -> Figure | None:
-        """The printed number of a row, a column of the records and a printed metric; None where nothing is printed."""
+        """The printed number of a row, a column of the records and a printed metric; None where nothing is
+        printed.
+        """
         column = self.column(data, metric)
         return self.figures.get((row, column.id)) if column else None
 
@@ -125,7 +134,9 @@ def path(table: str) -> Path:
 
 
 def index() -> dict[str, Any]:
-    """`{"survey": {...}, "tables": [{id, caption_zh, caption_en, title_en, source, built}]}`: all tables, built here or not."""
+    """`{"survey": {...}, "tables": [{id, caption_zh, caption_en, title_en, source, built}]}`: all tables,
+    built here or not.
+    """
     found = yaml.safe_load((FOLDER / "index.yaml").read_text(encoding="utf-8"))
     for entry in found["tables"]:
         entry["built"] = path(entry["id"]).exists()
@@ -139,7 +150,8 @@ def load(table: str) -> Published:
         text = path(table).read_text(encoding="utf-8")
     except (FileNotFoundError, ValueError) as error:
         built = [entry["id"] for entry in index()["tables"] if entry["built"]]
-        raise FileNotFoundError(f"table {table!r} has no published figures here; there are: {', '.join(built)}") from error
+        known = ", ".join(built)
+        raise FileNotFoundError(f"table {table!r} has no published figures; there are: {known}") from error
     facts = yaml.safe_load(text)
     figures = [Figure(**{**cell, "audit": tuple(cell.get("audit", ()))}) for cell in facts.pop("cells")]
     return Published(

@@ -1,0 +1,110 @@
+"""The committed snapshot of a table: measured/<table>/{records.parquet, grid.json, paper.json}, below 1 MB.
+
+`records.parquet` has one column, `record`: each run's record as sealed JSON, its curves thinned and
+rounded. What is kept: runs that fill a cell or a labelled row of some profile. Masks of wrong test examples
+are dropped, the largest data set first, when the file would be too large.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reports import store
+from reports.analysis import matched
+
+LIMIT = 1_000_000  # bytes, all three files together
+POINTS = 40  # of a curve
+DIGITS = 4  # significant, of a curve's values
+
+
+def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int = LIMIT) -> str:
+    """Write the snapshot from the runs and the snapshot so far; returns a line saying what it holds.
+
+    Raises ValueError where there is nothing to keep or it cannot be made small enough.
+    """
+    loaded = store.load(runs, measured)
+    grid, paper = loaded.grid.get(table, {}), loaded.paper.get(table, {})
+    kept = chosen(loaded.frame[loaded.frame["table"] == table], grid)
+    if not len(kept):
+        raise ValueError(f"no record of {table} in {runs} fills a cell: sweep the table first")
+    texts = {"grid.json": orjson.dumps(grid), "paper.json": orjson.dumps(used(paper, kept))}
+    records = [thinned(record) for record in store.records(kept)]
+    room = limit - sum(len(text) for text in texts.values())
+    blob, dropped = fitting(records, room)
+    folder = Path(measured) / table
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {"records.parquet": blob, **texts}.items():
+        partial = folder / f"{name}.{os.getpid()}.part"
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+    size = len(blob) + sum(len(text) for text in texts.values())
+    lost = f", without the masks of {', '.join(dropped)}" if dropped else ""
+    return f"{folder}: {len(records)} records, {size / 1e3:.0f} kB{lost}"
+
+
+def chosen(frame: pd.DataFrame, grid: dict[str, Any]) -> pd.DataFrame:
+    """The rows that some profile's table shows."""
+    parts = [matched(frame, grid, profile) for profile in grid.get("profiles", {})]
+    shown = {run_id for part in parts for run_id in part["run_id"]}
+    return frame[frame["run_id"].isin(list(shown))].sort_values("run_id")
+
+
+def used(paper: dict[str, Any], kept: pd.DataFrame) -> dict[str, Any]:
+    keys = set(kept["paper"].astype(object))
+    return {key: config for key, config in paper.items() if key in keys}
+
+
+def thinned(record: dict[str, Any]) -> dict[str, Any]:
+    """At most POINTS points a curve, the first and the last among them, values rounded."""
+    curves = record.get("curves") or {}
+    length = max((len(values) for values in curves.values()), default=0)
+    if length > POINTS:
+        picked = [round(i * (length - 1) / (POINTS - 1)) for i in range(POINTS)]
+    else:
+        picked = list(range(length))
+    short = {
+        name: [rounded(values[i]) for i in picked] if len(values) == length else []
+        for name, values in curves.items()
+    }
+    return {**record, "curves": short}
+
+
+def rounded(value: Any) -> Any:
+    if not isinstance(value, float) or value == 0 or not math.isfinite(value):
+        return value
+    return round(value, DIGITS - 1 - math.floor(math.log10(abs(value))))
+
+
+def fitting(records: list[dict[str, Any]], room: int) -> tuple[bytes, list[str]]:
+    """The Parquet bytes within the room, and the data sets whose masks had to go."""
+    weight: dict[str, int] = {}
+    for record in records:
+        name = record["data"]["name"]
+        weight[name] = weight.get(name, 0) + len(record.get("wrong") or "")
+    largest_first = sorted((name for name in weight if weight[name]), key=lambda name: -weight[name])
+    for count in range(len(largest_first) + 1):
+        dropped = largest_first[:count]
+        blob = encoded([without_mask(r) if r["data"]["name"] in dropped else r for r in records])
+        if len(blob) <= room:
+            return blob, dropped
+    raise ValueError(f"{len(records)} records need {len(blob)} bytes without masks, there is room for {room}")
+
+
+def without_mask(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "wrong"}
+
+
+def encoded(records: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    column = pa.table({"record": pa.array([store.seal(record) for record in records], pa.string())})
+    pq.write_table(column, buffer, compression="zstd", compression_level=19, use_dictionary=False)
+    return buffer.getvalue()
