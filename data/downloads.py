@@ -1,4 +1,4 @@
-"""Downloads into the data root: only when asked for, from a list of mirrors, with a checksum, renamed when whole."""
+"""Downloads into the data root: only when asked for, from mirrors, with a checksum, renamed when whole."""
 
 import logging
 import sys

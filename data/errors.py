@@ -2,7 +2,7 @@
 
 
 class DataSetMissing(FileNotFoundError):
-    """A data set is neither prepared nor in the data root. The message says what, where from, to which path, licence."""
+    """A data set is nowhere to be found. The message says what to get, where from, to which path, licence."""
 
 
 class ChecksumMismatch(ValueError):

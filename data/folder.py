@@ -1,4 +1,4 @@
-"""The user's own pictures: <path>/train/<class>/*, <path>/test/<class>/*, and <path>/val/<class>/* if there is one."""
+"""The user's own pictures in <path>/train/<class>/, <path>/test/<class>/ and perhaps <path>/val/<class>/."""
 
 from collections.abc import Mapping
 from pathlib import Path

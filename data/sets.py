@@ -1,4 +1,4 @@
-"""The list of data sets, and the way of each: find its files, build one prepared file, split it, give tensors."""
+"""The list of data sets, and the way of each: find its files, prepare one file, split it, give tensors."""
 
 import hashlib
 import importlib
@@ -24,9 +24,10 @@ PathLike = str | os.PathLike[str]
 class DataSet:
     """A data set in memory, in three parts.
 
-    Images are uint8 [N, C, H, W] (`data.batches.take` scales them), tables float32 [N, D], standardised with mean and
-    standard deviation of the training part (without validation rows, before `limit_train`). Labels are int64 [N].
-    Every part is in a fixed order of which each prefix has nearly the class shares of the part.
+    Images are uint8 [N, C, H, W] (`data.batches.take` scales them), tables float32 [N, D], standardised with
+    mean and standard deviation of the training part (without validation rows, before `limit_train`). Labels
+    are int64 [N]. Every part is in a fixed order of which each prefix has nearly the class shares of the
+    part.
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -49,7 +50,8 @@ class Entry:
     """What the list knows of a set.
 
     In `module`, `find_<name>(root, options)` gives (variant, source files) or None, and
-    `build_<name>(variant, files, options)` gives (arrays, facts). Modules that need more than numpy import it inside.
+    `build_<name>(variant, files, options)` gives (arrays, facts). Modules that need more than numpy import it
+    inside.
     """
 
     line: str
@@ -82,8 +84,9 @@ SETS = {
     "kddcup99": Entry(
         "KDD Cup 1999: 10 % training sample and corrected test set, 5 classes, 494,021 + 311,029",
         "data.kdd",
-        missing="put kddcup.data_10_percent.gz and corrected.gz (from https://kdd.ics.uci.edu/databases/kddcup99/) "
-        "into {root}/kddcup99; licence CC BY 4.0 (as listed by UCI)",
+        missing="put kddcup.data_10_percent.gz and corrected.gz "
+        "(from https://kdd.ics.uci.edu/databases/kddcup99/) into {root}/kddcup99; "
+        "licence CC BY 4.0 (as listed by UCI)",
         rows=(494_021, 311_029),
     ),
     "cifar10": Entry(
@@ -103,7 +106,7 @@ SETS = {
 
 
 class Located(NamedTuple):
-    """Where a set with these options is: its source files (None: only a prepared file exists) and prepared file."""
+    """Where a set with these options is. files is None where only the prepared file exists."""
 
     variant: str
     files: list[Path] | None
@@ -203,7 +206,7 @@ def prepare(
     download: bool = False,
     **options: Any,
 ) -> Path:
-    """Makes the prepared file unless it is there and up to date; returns its path. Safe to call from many processes.
+    """Makes the prepared file unless it is there and up to date; returns its path. Many processes may.
 
     download: fetch a missing set into the root, from mirrors, with checksums. Never done unless asked for.
     """
@@ -223,8 +226,8 @@ def fingerprint(
 ) -> str:
     """sha256 (first 16 hex digits) of the prepared content.
 
-    Reads one small file where the set is prepared, else prepares it. The same for every layout of the same content;
-    does not depend on splits and limits. Imports no torch.
+    Reads one small file where the set is prepared, else prepares it. The same for every layout of the same
+    content; does not depend on splits and limits. Imports no torch.
     """
     place = _located(name, root, cache, download, options)
     return str((ready(place) or _build(name, place))["fingerprint"])
@@ -243,12 +246,14 @@ def load(
 ) -> DataSet:
     """The data set as tensors.
 
-    val_fraction: share of the training rows (of each class; in kddcup99 whole groups of equal rows) that is held out
-    for validation. The split is fixed: it does not depend on a run's seed. limit_train keeps the first rows of the
-    training part, limit_eval those of the validation and of the test part, in a fixed stratified order.
+    val_fraction: share of the training rows (of each class; in kddcup99 whole groups of equal rows) that is
+    held out for validation. The split is fixed: it does not depend on a run's seed. limit_train keeps the
+    first rows of the training part, limit_eval those of the validation and of the test part, in a fixed
+    stratified order.
 
-    Raises DataSetMissing (what to get, from where, to which path, under which licence), ChecksumMismatch, ValueError
-    (an option or a file that is wrong), OSError (a cache that cannot be written): each in one line.
+    Raises DataSetMissing (what to get, from where, to which path, under which licence), ChecksumMismatch,
+    ValueError (an option or a file that is wrong), OSError (a cache that cannot be written): each in one
+    line.
     """
     if (
         isinstance(val_fraction, bool)

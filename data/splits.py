@@ -1,7 +1,8 @@
 """Fixed, stratified orders and splits.
 
-Every function depends on nothing but its arguments. Random numbers come from numpy's RandomState, whose stream
-numpy has frozen (NEP 19): the order of a split must not change with the numpy version, records refer to it.
+Every function depends on nothing but its arguments. Random numbers come from numpy's RandomState, whose
+stream numpy has frozen (NEP 19): the order of a split must not change with the numpy version, records refer
+to it.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ Index = NDArray[np.int64]
 def stratified_order(y: NDArray[np.integer], seed: int = 0) -> Index:
     """A permutation of range(len(y)) of which *every prefix* has nearly the class shares of y.
 
-    The i-th of the n_c examples of class c, in random order, gets the key (i + u) / n_c with u uniform in [0, 1);
-    sorting by key puts n_c * f of them, give or take one, among those with key < f.
+    The i-th of the n_c examples of class c, in random order, gets the key (i + u) / n_c with u uniform in [0,
+    1); sorting by key puts n_c * f of them, give or take one, among those with key < f.
     """
     rng = np.random.RandomState(seed)
     key = np.empty(len(y))
@@ -48,11 +49,11 @@ def split(
 def _whole_groups(
     y: NDArray[np.integer], groups: NDArray[np.integer], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Marks rows such that groups stay whole and class c gives round(fraction * n_c) rows, or as near as fits.
+    """Marks rows so that groups stay whole and class c gives round(fraction * n_c) rows, or as near as fits.
 
-    Groups of a class (that of the group's first row) are visited in random order and taken while they fit in what
-    is still wanted. A group too large to fit stays behind: in KDD Cup 99 one row occurs 193,081 times (39 % of all
-    rows) and must not become most of a validation set.
+    Groups of a class (that of the group's first row) are visited in random order and taken while they fit in
+    what is still wanted. A group too large to fit stays behind: in KDD Cup 99 one row occurs 193,081 times
+    (39 % of all rows) and must not become most of a validation set.
     """
     rng = np.random.RandomState(seed)
     _, first, member, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)

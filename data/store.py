@@ -1,9 +1,10 @@
 """Where files are: the data root (read only), the cache, and the prepared files in it.
 
-A prepared file is one .npz without pickles (`<cache>/<variant>[-<options>].npz`) and one .json beside it that holds
-what can be known without opening the arrays: classes, licence, fingerprint, size, and a stamp of the files it was made from.
-Both are written under another name and renamed, so a reader never sees half a file, and two processes that prepare the
-same set at once only do the work twice. The zip container checks each array's CRC as it is read.
+A prepared file is one .npz without pickles (`<cache>/<variant>[-<options>].npz`) and one .json beside it that
+holds what can be known without opening the arrays: classes, licence, fingerprint, size, and a stamp of the
+files it was made from. Both are written under another name and renamed, so a reader never sees half a file,
+and two processes that prepare the same set at once only do the work twice. The zip container checks each
+array's CRC as it is read.
 """
 
 import errno
@@ -27,12 +28,12 @@ FORMAT = 1  # raise when the same source files would give other prepared content
 
 
 def root_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """The data root: the argument, else $BN_DATA_ROOT, else a folder of the user's cache. May be read-only or missing."""
+    """The data root: the argument, else $BN_DATA_ROOT, else in the user's cache. May be read-only."""
     return Path(root or os.environ.get("BN_DATA_ROOT") or _user_folder("raw")).expanduser()
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else a folder of the user's cache."""
+    """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else in the user's cache."""
     return Path(cache or os.environ.get("BN_DATA_CACHE") or _user_folder("prepared")).expanduser()
 
 
@@ -43,7 +44,7 @@ def _user_folder(name: str) -> Path:
 
 
 def stamp(files: Sequence[Path]) -> str:
-    """Hash of the files' names (below their common folder), sizes and times: a cheap stand-in for their content."""
+    """Hash of the files' names below their common folder, sizes and times, in place of their content."""
     common = os.path.commonpath([f.parent for f in files])
     rows = []
     for f in files:
@@ -53,7 +54,7 @@ def stamp(files: Sequence[Path]) -> str:
 
 
 def content_hash(arrays: Arrays, about: Mapping[str, Any]) -> str:
-    """sha256 (16 hex digits) of the arrays, byte for byte in little-endian order, and of the facts that give them meaning."""
+    """sha256 (16 hex digits) of the arrays' bytes, little-endian, and of the facts that give them meaning."""
     h = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         a = np.ascontiguousarray(arrays[name])
@@ -64,7 +65,7 @@ def content_hash(arrays: Arrays, about: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the prepared file and its sidecar; returns the sidecar's content (meta, plus format and size)."""
+    """Writes the prepared file and its sidecar; returns the sidecar's content."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # savez's stub confuses array names with its own keywords
@@ -77,8 +78,8 @@ def write(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> dict[str, Any]
             e.errno or 0, e.strerror
         )
         raise OSError(
-            f"cannot write prepared data to {path.parent}: {why}; choose another folder with the option cache= "
-            "or the environment variable BN_DATA_CACHE"
+            f"cannot write prepared data to {path.parent}: {why}; "
+            "choose another folder with cache= or the environment variable BN_DATA_CACHE"
         ) from e
     return dict(meta)
 
@@ -101,7 +102,7 @@ def _replace(path: Path, fill: Callable[[BinaryIO], Any]) -> int:
 
 
 def sidecar(path: Path) -> dict[str, Any] | None:
-    """The sidecar of a prepared file, or None when file or sidecar is missing, cut short or of another format."""
+    """The sidecar of a prepared file; None when either is missing, cut short or of another format."""
     try:
         meta = json.loads(path.with_suffix(".json").read_bytes())
         ok = meta["format"] == FORMAT and meta["size"] == path.stat().st_size
