@@ -157,7 +157,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(places, 6)}f}"
 
 
-def _log_if_wide(ax: Axes, values: Sequence[float], factor: float = 8.0, ends: Sequence[float] = ()) -> bool:
+def _log_if_wide(ax: Axes, values: Sequence[float], factor: float = 3.0, ends: Sequence[float] = ()) -> bool:
     """Logarithmic y axis when the positive values span more than `factor`, else linear.
 
     `ends` (of intervals) widen the limits to at most three times the values' own span: one wide interval must
@@ -247,7 +247,7 @@ def points(
         for i, s in enumerate(series):
             _interval(ax, np.asarray(s.x, float) + shift[min(i, 3)], s, **marks[min(i, 3)])
         _log_if_wide(
-            ax, [v for s in series for v in s.y], 8.0, [v for s in series for v in [*s.low, *s.high]]
+            ax, [v for s in series for v in s.y], ends=[v for s in series for v in [*s.low, *s.high]]
         )
         _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
@@ -262,7 +262,7 @@ def curves(name: str, title: str, series: Sequence[Series], *, xlabel: str = "ep
     Up to 5 seeds are drawn as thin lines, more as a min-max band; the thick line is the mean over the seeds
     that have the epoch. Series run from dark to light in their order; those beyond the palette are dashed.
     """
-    fig, ax = _new(5.2, 3.5)
+    fig, ax = _new(4.8, 3.3)
     seen: list[float] = []
     with matplotlib.rc_context(STYLE):
         for i, s in enumerate(series):
@@ -283,7 +283,7 @@ def curves(name: str, title: str, series: Sequence[Series], *, xlabel: str = "ep
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if series:
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=None)
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, columnspacing=1.0)
         else:
             ax.text(0.5, 0.5, "no curves yet", ha="center", transform=ax.transAxes)
     last = "; ".join(f"{s.label}: {number(_finite(s.y)[-1])}" for s in series if _finite(s.y))
@@ -374,18 +374,19 @@ def pattern(
         for r, row in enumerate(rows):
             for c, col in enumerate(cols):
                 ax = axes[r][c]
-                ax.plot(x, published, "o", mfc="none", mec=C["faint"], ms=7, label="survey")
+                ax.plot(x, published, "o", mfc="none", mec=C["faint"], ms=7, label="published")
                 for s, style in zip(panels.get((row, col), []), styles, strict=False):
                     ax.plot(s.x, s.y, ms=3, lw=1.1, label=s.label, **style)
                 if not panels.get((row, col)):
                     ax.text(0.5, 0.5, "not run", ha="center", color=C["faint"], transform=ax.transAxes)
                 ax.set_title(f"{col}, {row}", fontsize=8.5)
-        _log_if_wide(axes[0][0], seen, factor=5.0)
+        _log_if_wide(axes[0][0], seen)
         for ax in axes[-1]:
             _categories(ax, labels, xlabel)
             ax.tick_params(axis="x", labelrotation=90, labelsize=7.5)
         for line in axes:
             line[0].set_ylabel(ylabel, fontsize=8)
+        fig.suptitle(title, fontsize=10, y=0.97)
         handles: dict[str, Any] = {}
         for ax in axes.flat:
             handles.update({lab: h for h, lab in zip(*ax.get_legend_handles_labels(), strict=True)})
@@ -445,7 +446,7 @@ def line(
                 ls="-" if len(s.x) > 1 else "none",
             )
         _log_if_wide(
-            ax, [v for s in series for v in s.y], 8.0, [v for s in series for v in [*s.low, *s.high]]
+            ax, [v for s in series for v in s.y], ends=[v for s in series for v in [*s.low, *s.high]]
         )
         if labels is not None:
             _categories(ax, labels, xlabel)

@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        return f"{self.reading} / {self.initial} / m in {self.unit}s / {self.placement} the activation"
+        return f"{self.reading}, {self.initial}, m in {self.unit}s, {self.placement} the activation"
 
 
 def features(values: list[float | str | None], errors: list[float]) -> dict[str, bool | None]:

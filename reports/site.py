@@ -160,7 +160,8 @@ def build_table(
         stem = f"downloads/{table}_{figures.slug(report.profile)}"
         formats = {"csv": tables.csv, "tex": tables.latex, "md": tables.markdown, "json": as_json}
         pane["downloads"] = [save(f"{stem}.{ending}", write(report)) for ending, write in formats.items()]
-        pane["runs"] = [line for line in lines if line["profile"] == report.profile]
+        used = set(report.runs["run_id"])
+        pane["runs"] = [r for r in lines if r["profile"] == report.profile or r["id"] in used]
     opened = max(range(len(panes)), key=lambda i: (panes[i]["done"], i))
     page = env.get_template("table.html")
     save(page_name(table), page.render(**shared, panes=panes, opened=opened, features=pattern.FEATURES))

@@ -29,14 +29,14 @@ def pretty(text: Any) -> str:
 def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str, Any]) -> dict[str, Any]:
     """One profile of a table. `everything`: all runs of the table, `grid`: its grid.json."""
     pub, profile, runs = report.published, report.profile, report.runs
-    mine = everything[everything["profile"] == profile] if len(everything) else everything
+    mine = everything[(everything["profile"] == profile) | everything["run_id"].isin(list(runs["run_id"]))]
     plan = grid.get("profiles", {}).get(profile, {})
-    in_cells = runs[runs["match"] == "cell"] if len(runs) else runs
+    in_cells = runs[(runs["match"] == "cell") & (runs["status"] != "failed")]
+    if plan:  # further seeds take part in the cells but do not count as planned
+        in_cells = in_cells[in_cells["seed"].isin(plan["seeds"])]
     found = pattern.variants(runs, pub, grid.get("primary", {}))
-    counts = {
-        s: int((mine["status"] == s).sum()) if len(mine) else 0 for s in ("finished", "diverged", "failed")
-    }
-    counts |= {"stale": int(runs["stale"].sum()) if len(runs) else 0, "damaged": report.damaged}
+    counts = {status: int((mine["status"] == status).sum()) for status in ("finished", "diverged", "failed")}
+    counts |= {"stale": int(runs["stale"].sum()), "damaged": report.damaged}
     return {
         "id": profile,
         "report": report,
@@ -44,8 +44,8 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "records": len(mine),
         "off_grid": len(mine) - len(runs),
         "planned": len(plan.get("points", [])) * len(plan.get("seeds", [])),
-        "done": int((in_cells["status"] != "failed").sum()) if len(in_cells) else 0,
-        "seconds": float(mine["time.wall_s"].sum()) if len(mine) else 0.0,
+        "done": len(in_cells),
+        "seconds": float(mine["time.wall_s"].sum()) if "time.wall_s" in mine else 0.0,
         "open_tables": [comparison(report, m) for m in pub.metrics if m.id in SHOWN],
         "folded_tables": [comparison(report, m) for m in pub.metrics if m.id not in SHOWN],
         "figures": draw(report),
@@ -54,7 +54,6 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "pattern_svgs": draw_pattern(report, found),
         "extra": extra_rows(report),
         "deviations": report.deviations.to_dict("records"),
-        "notes": data_notes(mine),
         "verdicts": {v: sum(c.verdict == v for c in report.claims) for v in analysis.VERDICTS},
         "fewest": min((c.n for c in report.claims if c.verdict != "not run"), default=0),
         "commands": commands(report, plan),
@@ -78,7 +77,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
             figure = pub.figure(row.id, column, metric.printed)
             line.append({**cells[row.id, column], "audit": figure.audit if figure else ()})
         rows.append({"id": row.id, "label": row.en, "cells": line})
-    return {"metric": metric, "columns": columns, "rows": rows, "printed": metric.printed is not None}
+    has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
+    return {"metric": metric, "columns": columns, "rows": rows, **has}
 
 
 # ------------------------------------------------------------------------------------------------ figures
@@ -87,10 +87,10 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
 def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     """The figures of one profile in groups {"title", "note", "svgs"}, one a data column that has runs."""
     pub, runs = report.published, report.runs
-    cells = runs[(runs["match"] == "cell") & (runs["status"] != "failed")] if len(runs) else runs
+    cells = runs[(runs["match"] == "cell") & (runs["status"] != "failed")]
     error, learning, variance = [], [], []
     for column in pub.data_columns:
-        mine = cells[cells["column"] == column] if len(cells) else cells
+        mine = cells[cells["column"] == column]
         if len(mine):
             error.append(Markup(error_figure(report, column, mine)))
             learning.append(Markup(learning_figure(report, column, mine)))
@@ -203,19 +203,22 @@ def draw_pattern(report: analysis.TableReport, found: list[pattern.Variant]) -> 
 
 def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]]:
     """Some sentences a data column: which variants show every feature of the printed table, which is near."""
-    out = []
+    out, full = [], []
     for column in pub.data_columns:
         mine = [v for v in found if v.column == column]
         shaped = sorted((v for v in mine if v.distance is not None), key=lambda v: v.distance or 0.0)
         if len(mine) < 2 or not shaped:
             continue
         most = max(v.score for v in mine)
-        best = "; ".join(v.name for v in mine if v.score == most)
-        if most == len(pattern.FEATURES):
-            count = sum(v.score == most for v in mine)
-            text = f"{count} of {len(mine)} variants show{'s' * (count == 1)} all four features: {best}."
-        else:
-            text = f"No variant shows all four features; the most is {most}, by {best}."
+        best = [v.name for v in mine if v.score == most]
+        full.append({v.name for v in mine if v.score == len(pattern.FEATURES)})
+        all_four = most == len(pattern.FEATURES)
+        text = (
+            f"All four features: {len(best)} of {len(mine)} variants"
+            if all_four
+            else f"At most {most} features"
+        )
+        text += f" ({some(best)})."
         near, far = shaped[0], shaped[-1]
         text += f" Nearest in shape: {near.name} (off by {near.distance:.2f}×)"
         text += f"; furthest: {far.name} ({far.distance:.2f}×)."
@@ -224,7 +227,18 @@ def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]
         fewest = min(v.n for v in mine)
         text += f" With n = {fewest}, differences of a few per cent are noise." if fewest < 10 else ""
         out.append({"group": pub.group(column), "data": mine[0].data, "text": text})
+    if len(out) > 1:
+        everywhere = sorted(set.intersection(*full))
+        text = (
+            f"All four features in each: {some(everywhere)}." if everywhere else "None has all four in each."
+        )
+        out.insert(0, {"group": f"All {len(out)} data columns that ran variants", "data": "", "text": text})
     return out
+
+
+def some(names: list[str], most: int = 4) -> str:
+    more = f"; and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
 
 
 # ------------------------------------------------------------------------------------ rows of small tables
@@ -232,7 +246,7 @@ def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]
 
 def extra_rows(report: analysis.TableReport) -> list[dict[str, Any]]:
     """Other variants and norms not in the survey, a line a (label, row): the test error in each column."""
-    mine = report.extra[report.extra["metric"] == "test_error"] if len(report.extra) else report.extra
+    mine = report.extra[report.extra["metric"] == "test_error"]
     names = {row.id: row.en for row in report.published.rows}
     out: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in mine.to_dict("records"):
@@ -240,22 +254,6 @@ def extra_rows(report: analysis.TableReport) -> list[dict[str, Any]]:
         line = {"match": key[0], "label": key[1], "row": names.get(key[2], key[2]), "cells": {}}
         out.setdefault(key, line)["cells"][cell["column"]] = cell
     return list(out.values())
-
-
-def data_notes(runs: pd.DataFrame) -> dict[str, list[str]]:
-    """Data set -> its notes, as the data room wrote them into the records."""
-    out: dict[str, list[str]] = {}
-    if len(runs) and "data.notes" in runs:
-        for name, text in sorted(
-            set(zip(runs["data.name"].astype(str), runs["data.notes"].astype(str), strict=True))
-        ):
-            try:
-                notes = json.loads(text)
-            except ValueError:
-                notes = [text]
-            known = out.setdefault(name, [])
-            known += [str(n) for n in (notes if isinstance(notes, list) else [notes]) if str(n) not in known]
-    return {name: notes for name, notes in out.items() if notes}
 
 
 def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -281,8 +279,7 @@ def ordered_runs(everything: pd.DataFrame, reports: list[analysis.TableReport]) 
     if everything.empty:
         return everything
     keys = ["run_id", "match", "row", "column", "label", "stale"]
-    used = [r.runs[keys] for r in reports if len(r.runs)]
-    known = pd.concat(used).drop_duplicates("run_id") if used else pd.DataFrame(columns=keys)
+    known = pd.concat([r.runs[keys] for r in reports]).drop_duplicates("run_id")
     out = everything.merge(known, on="run_id", how="left")
     out = out.assign(match=out["match"].fillna(""), stale=out["stale"].eq(True))
     rank = out["match"].map({"cell": 0, "variant": 3, "norm": 2}).fillna(4)
@@ -319,7 +316,7 @@ def run_line(run: dict[Any, Any]) -> dict[str, Any]:
 
 def run_details(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Runs with config, traceback and a small picture of the curves, all read from disk now."""
-    found = store.heavy(runs, "curves") if len(runs) else []
+    found = store.heavy(runs, "curves")
     return [
         {
             **run_line(run),

@@ -210,15 +210,15 @@ def write(runs: Path, records: Iterable[dict[str, Any]], shard: int = 100) -> in
         else:
             batch.append(line(rec))
             if len(batch) == shard:
-                _flush(root, n // shard, batch)
+                flush(root, n // shard, batch)
                 batch = []
         n += 1
     if batch:
-        _flush(root, (n - 1) // shard, batch)
+        flush(root, (n - 1) // shard, batch)
     return n
 
 
-def _flush(root: Path, i: int, lines: list[str]) -> None:
+def flush(root: Path, i: int, lines: list[str]) -> None:
     where = root / "shards" / f"population{i:06d}"
     where.mkdir(parents=True, exist_ok=True)
     (where / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -273,23 +273,23 @@ def variants(
 
 
 def many(n: int, epochs: int = 40) -> Iterator[dict[str, Any]]:
-    """n records: the grid with 5 seeds, all variants, then learning rates and batch sizes off the grid."""
+    """Arguments of `record` for n runs: grid and variants with 5 seeds, then learning rates off the grid."""
+    axes = itertools.product("ABC", ("zero_one", "zero_zero", "first_batch"), ("epoch", "step"), range(5))
+    on = (
+        {"reading": reading, "initial": initial, "unit": unit, "seed": seed}
+        for reading, initial, unit, seed in axes
+    )
     lrs = [round(0.001 * 1.5**i, 6) for i in range(10)]
-    first = itertools.chain(cells(5, epochs), variants(5, epochs, COLUMNS))
-    rest = (
-        record(
-            row,
-            column,
-            seed,
-            epochs=epochs,
-            optimizer__lr=lr,
-            batch_size=size,
-            status="failed" if seed % 97 == 96 else "diverged" if seed % 89 == 88 else "finished",
-        )
+    off = (
+        {"optimizer__lr": lr, "batch_size": size, "seed": seed}
+        | {"status": "failed" if seed % 97 == 96 else "diverged" if seed % 89 == 88 else "finished"}
         for seed in itertools.count()
         for lr in lrs
-        for size in (50, 100)
-        for row, column in itertools.product(ALPHAS, COLUMNS)
-        if not (lr == 0.01 and size == 100)
+        for size in (50, 200)
     )
-    return itertools.islice(itertools.chain(first, rest), n)
+    points = (
+        {"row": row, "column": column, "epochs": epochs, **rest}
+        for rest in itertools.chain(on, off)
+        for row, column in itertools.product(ALPHAS, COLUMNS)
+    )
+    return itertools.islice(points, n)
