@@ -8,6 +8,7 @@ median over rounds of the ratio to nn.BatchNorm1d in the same round, with its qu
 alone on [100, 300] and on convolution-sized input [20, 32, 32, 32], and a population of ten networks stacked
 under vmap.
 """
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,5 @@
 """Normalisation layers, usable alone. `python -m norms` lists them."""
+
 from norms.build import build, convert, names, options
 from norms.diminishing import (
     DiminishingBatchNorm1d,

@@ -1,4 +1,5 @@
 """`python -m norms`: the methods, one block each: what it is, the paper, the options with their defaults."""
+
 from norms.build import METHODS, options
 
 for name, method in METHODS.items():

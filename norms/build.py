@@ -80,9 +80,7 @@ class Method(NamedTuple):
 
 METHODS = {
     "none": Method("no normalisation: nn.Identity", "-", (_none,) * 3),
-    "batch": Method(
-        "batch normalisation: nn.BatchNorm", "Ioffe & Szegedy 2015, arXiv 1502.03167", BATCH
-    ),
+    "batch": Method("batch normalisation: nn.BatchNorm", "Ioffe & Szegedy 2015, arXiv 1502.03167", BATCH),
     "layer": Method(
         "layer normalisation over channels and positions: nn.GroupNorm(1, C); on [N, C] it is nn.LayerNorm",
         "Ba, Kiros & Hinton 2016, arXiv 1607.06450",

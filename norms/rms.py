@@ -1,4 +1,5 @@
 """Root-mean-square normalisation over the channels and positions of each example."""
+
 from __future__ import annotations
 
 import torch

@@ -1,0 +1,253 @@
+"""The name map, conversion of models, and the list on the command line."""
+
+import copy
+import pickle
+import runpy
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+import norms
+
+SHAPES = {1: (6, 8, 5), 2: (6, 8, 5, 4), 3: (6, 8, 3, 2, 2)}
+
+
+class Own(nn.Module):
+    """A user's own layer, reached by its dotted path."""
+
+    def __init__(self, num_features, scale=1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((num_features,), scale))
+
+    def forward(self, x):
+        return x * self.weight.view(-1, *[1] * (x.dim() - 2))
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """In the form of timm's: a BatchNorm2d that goes on to call its children."""
+
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.drop = nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+OWN = f"{__name__}.Own"
+
+
+def randomised(model):
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+@pytest.mark.parametrize("dim", SHAPES)
+@pytest.mark.parametrize("name", norms.names())
+def test_every_name_builds_for_every_dim(name, dim):
+    layer = norms.build(name, 8, dim, dtype=torch.float64)
+    y = layer(torch.randn(SHAPES[dim], dtype=torch.float64))
+    assert y.shape == SHAPES[dim]
+    assert torch.isfinite(y).all()
+    if name != "none":
+        assert layer.weight.shape == (8,)
+        assert layer.weight.dtype == torch.float64
+    assert pickle.loads(pickle.dumps(layer)).training
+
+
+def test_contents_of_the_map():
+    assert list(norms.names()) == ["none", "batch", "layer", "group", "instance", "rms", "diminishing"]
+    for dim, cls in enumerate([nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d], 1):
+        assert type(norms.build("batch", 8, dim)) is cls
+    kinds = norms.DiminishingBatchNorm1d, norms.DiminishingBatchNorm2d, norms.DiminishingBatchNorm3d
+    assert [type(norms.build("diminishing", 8, dim)) for dim in (1, 2, 3)] == list(kinds)
+    assert norms.build("batch", 8, momentum=0.5).momentum == 0.5
+    assert norms.build("diminishing", 8, alpha="inv_m", reading="B").reading == "B"
+
+
+def test_on_two_dimensional_input_layer_and_rms_are_torchs():
+    x = torch.randn(5, 8, dtype=torch.float64)
+    for name, theirs in (("layer", nn.LayerNorm(8)), ("rms", nn.RMSNorm(8))):
+        theirs = randomised(theirs).double()
+        ours = norms.build(name, 8).double()
+        ours.load_state_dict(theirs.state_dict())
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", SHAPES)
+def test_layer_rms_and_instance_by_formula(dim):
+    x = torch.randn(SHAPES[dim], dtype=torch.float64) * 2 + 1
+    column, everything, positions = (-1, *[1] * dim), list(range(1, dim + 2)), list(range(2, dim + 2))
+    for name, over, centre in (("layer", everything, 1), ("rms", everything, 0), ("instance", positions, 1)):
+        layer = randomised(norms.build(name, 8, dim, eps=1e-3, dtype=torch.float64))
+        deviation = x - centre * x.mean(over, keepdim=True)
+        expected = deviation / (deviation.square().mean(over, keepdim=True) + 1e-3).sqrt()
+        expected = expected * layer.weight.view(column)
+        expected = expected + (layer.bias.view(column) if centre else 0)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_default_groups_have_two_or_more_channels():
+    found = {c: norms.build("group", c).num_groups for c in (1, 2, 3, 7, 10, 32, 50, 64, 300, 2048)}
+    assert found == {1: 1, 2: 1, 3: 1, 7: 1, 10: 5, 32: 16, 50: 25, 64: 32, 300: 30, 2048: 32}
+    assert norms.build("group", 300, num_groups=3).num_groups == 3
+
+
+def test_instance_refuses_input_without_positions():
+    with pytest.raises(ValueError, match="needs positions"):
+        norms.build("instance", 8)(torch.randn(4, 8))
+
+
+@pytest.mark.parametrize(
+    "arguments,line",
+    [
+        ({"name": "batc"}, "unknown norm 'batc': choose one of none, batch, layer"),
+        ({"name": ""}, "unknown norm ''"),
+        ({"name": "batch", "alpha": 0.5}, "norm 'batch' has no option alpha; it has eps, momentum"),
+        ({"name": "none", "eps": 0.5}, "norm 'none' has no option eps"),
+        ({"name": "batch", "dim": 4}, "norm 'batch': dim=4, choose 1, 2 or 3"),
+        ({"name": "group", "num_groups": 3}, "norm 'group': num_groups=3 does not divide 8 channels"),
+        ({"name": "group", "num_groups": 0}, "norm 'group': num_groups=0 does not divide 8 channels"),
+        ({"name": "diminishing", "alpha": "half"}, "alpha='half': give a number"),
+        ({"name": "no_such_package.Layer"}, "norm 'no_such_package.Layer' cannot be imported"),
+        ({"name": "torch.nn.NoSuchLayer"}, "norm 'torch.nn.NoSuchLayer' cannot be imported"),
+        ({"name": ".Layer"}, "unknown norm '.Layer'"),
+        ({"name": OWN, "size": 3}, "unexpected keyword argument 'size'"),
+        ({"name": "builtins.float"}, "gives a float, not a torch.nn.Module"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(arguments, line):
+    with pytest.raises(ValueError) as error:
+        norms.build(num_features=8, **arguments)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_dotted_path():
+    layer = norms.build(OWN, 8, dim=2, scale=3.0)
+    assert type(layer).__name__ == "Own"
+    assert layer(torch.ones(1, 8, 2, 2)).unique().item() == 3
+    assert type(norms.build("torch.nn.BatchNorm2d", 8, momentum=0.5)) is nn.BatchNorm2d
+
+
+# ---- convert -------------------------------------------------------------------------------------
+
+
+def layers_of(model, cls):
+    return {name: module for name, module in model.named_modules() if isinstance(module, cls)}
+
+
+def test_convert_resnet18_keeps_its_function():
+    """As C with torch's own choices, the layers are nn.BatchNorm: the converted network computes the same."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=10).double()
+    for layer in layers_of(model, nn.BatchNorm2d).values():
+        randomised(layer)
+    before = copy.deepcopy(model)
+    options = {"average": "variance", "eps_in": "variance", "eps": 1e-5, "correction": 1}
+    assert norms.convert(model, "diminishing", **options) is model
+    assert not layers_of(model, nn.BatchNorm2d)
+    assert layers_of(model, norms.DiminishingBatchNorm2d).keys() == layers_of(before, nn.BatchNorm2d).keys()
+    model.load_state_dict(model.state_dict())
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(model(x), before(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.eval()(x), before.eval()(x), rtol=1e-9, atol=1e-9)
+    assert [t.dtype for t in model.state_dict().values()] == [t.dtype for t in before.state_dict().values()]
+
+
+@pytest.mark.parametrize("there", [name for name in norms.names() if name != "batch"])
+def test_convert_there_and_back(there):
+    """Gamma and beta survive where the layer in between has them; where not, they start anew."""
+    model = randomised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.BatchNorm1d(72)))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    norms.convert(model, there)
+    kinds = [type(norms.build(there, 8, dim)) for dim in (2, 1)]
+    assert [type(model[1]), type(model[3])] == kinds
+    norms.convert(model, "batch")
+    assert [type(layer) for layer in model] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.BatchNorm1d]
+    for key, value in model.named_parameters():
+        lost = key[0] in "13" and (there == "none" or (there == "rms" and key.endswith("bias")))
+        start = torch.full_like(value, float(key.endswith("weight")))
+        assert torch.equal(value, start if lost else before[key])
+
+
+def test_convert_keeps_dtype_mode_and_requires_grad():
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)).to(torch.bfloat16)
+    model[0].eval()
+    model[0].weight.requires_grad_(False)
+    norms.convert(model, "diminishing", alpha="inv_m")
+    assert [layer.training for layer in model] == [False, True]
+    assert [layer.weight.requires_grad for layer in model] == [False, True]
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model[0].running_mean.dtype == torch.bfloat16
+
+
+def test_convert_on_the_meta_device():
+    model = nn.Sequential(nn.BatchNorm2d(4, device="meta", affine=False))
+    norms.convert(model, "diminishing")
+    assert {t.device.type for t in model.state_dict().values()} == {"meta"}
+
+
+def test_convert_of_a_layer_itself_and_of_an_own_layer():
+    layer = norms.convert(randomised(nn.BatchNorm1d(4, dtype=torch.float64)), OWN)
+    assert type(layer).__name__ == "Own"
+    assert layer.weight.dtype == torch.float64
+    assert type(norms.convert(layer, "batch")) is nn.BatchNorm1d
+
+
+def test_convert_leaves_other_layers_alone():
+    group = nn.GroupNorm(2, 4)
+    model = nn.Sequential(group, nn.LayerNorm(4), nn.Identity())
+    assert [type(m) for m in norms.convert(model, "batch")] == [nn.GroupNorm, nn.LayerNorm, nn.Identity]
+
+
+def test_convert_keeps_sharing():
+    layer = nn.BatchNorm2d(4)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Sequential(layer))
+    norms.convert(model, "diminishing")
+    assert model[0] is model[2][0]
+    assert isinstance(model[0], norms.DiminishingBatchNorm2d)
+
+
+def test_convert_keeps_the_activation_of_a_subclass():
+    model = nn.Sequential(BatchNormAct2d(4))
+    x = torch.randn(3, 4, 2, 2)
+    expected = model(x)
+    norms.convert(model, "batch")
+    torch.testing.assert_close(model(x), expected)
+    norms.convert(model, "none")
+    torch.testing.assert_close(model(x), F.relu(x))
+
+
+def test_convert_that_fails_changes_nothing():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(5))
+    with pytest.raises(ValueError, match="does not divide 5 channels"):
+        norms.convert(model, "group", num_groups=2)
+    assert {type(m) for m in model} == {nn.BatchNorm1d}
+
+
+# ---- alone, and on the command line --------------------------------------------------------------
+
+
+def test_the_list_names_every_method_paper_and_option(capsys):
+    runpy.run_module("norms", run_name="__main__")
+    text = capsys.readouterr().out
+    for name, line in norms.names().items():
+        assert f"{name:12} {line}" in text
+        assert all(f"{option}=" in text for option in norms.options(name))
+    assert text.count("arXiv") == len(norms.names()) - 1
+    assert "alpha=0.1" in text
+
+
+@pytest.mark.slow  # torch is imported once more
+def test_norms_needs_no_other_room():
+    code = "import sys, norms; print({'data', 'experiments', 'reports', 'hydra'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
