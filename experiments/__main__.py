@@ -6,6 +6,7 @@ Exit status: 0 all done, 1 some run failed, 2 what was typed cannot be run (one 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from typing import Any
 
@@ -48,7 +49,9 @@ def _main(argv: list[str]) -> int:
 
     if args.multirun:
         entry(job.run)()
-        return report(sweep.last_outcome)
+        status = summary(sweep.last_outcome)
+        show(args.overrides, sweep.last_outcome)
+        return status
     results: dict[str, str] = {}
     entry(lambda cfg: results.update(job.run(cfg)))()
     for run_id, outcome in results.items():
@@ -83,7 +86,25 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
     return [*words, *overrides]
 
 
-def report(outcome: Any) -> int:
+def show(overrides: list[str], outcome: Any) -> None:
+    """The sweep's result table and the path of its page, from the reports (a process of its own: no room imports that one).
+
+    Of the whole grid the comparison with the survey; of axes typed here the page of the first two of them.
+    """
+    if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
+        return
+    typed_in = {o.get_key_element(): config.values(o) for o in config.parse(overrides) if not o.is_delete()}
+    swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
+    words = [f"table={outcome.table}", f"runs={outcome.folder}"]
+    if swept:
+        words = ["sweep", *words, f"x={swept[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in swept[1:2])]
+    else:
+        words += [f"profile={outcome.profile}"]
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", "reports", *words], cwd=config.CONF.parent, check=False)
+
+
+def summary(outcome: Any) -> int:
     """What became of the sweep, on the terminal; returns the exit status."""
     by_word: dict[str, list[str]] = {}
     for run_id, word in outcome.runs.items():

@@ -30,6 +30,10 @@ class Outcome:
     """{run_id: what became of it} of everything the sweep was asked for, and what it could not take."""
 
     table: str
+    profile: str
+    metric: str  # what the table is about
+    folder: Path  # the store
+    report: bool  # whether the reports are wanted at the end
     runs: dict[str, str]
     unfit: list[str]
     interrupted: bool = False
@@ -66,7 +70,8 @@ def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
         for rid, p in ids.items()
         if store.wanted(known.get(rid), provenance.code_hash(cfg.module, p.run.norm.name), cfg.rerun)
     }
-    outcome = Outcome(cfg.table, {rid: "done before" for rid in ids if rid not in todo}, unfit)
+    before = {rid: "done before" for rid in ids if rid not in todo}
+    outcome = Outcome(cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit)
     for line in unfit:
         print(line, file=sys.stderr)
     print(f"{cfg.table} {cfg.profile}: {len(ids)} runs, {len(ids) - len(todo)} done before, {len(todo)} to do", flush=True)

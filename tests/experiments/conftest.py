@@ -32,7 +32,8 @@ class Cli:
         self.env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def words(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "experiments", *args, f"runs={self.runs}"]
+        quiet = [] if any(a.startswith("report=") for a in args) else ["report=false"]
+        return [sys.executable, "-m", "experiments", *args, f"runs={self.runs}", *quiet]
 
     def __call__(self, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         kwargs = {"env": self.env, "cwd": ROOT, "timeout": 300, **kwargs}
