@@ -70,8 +70,9 @@ def build_cifar10(
         arrays["x_test"], arrays["y_test"] = batches[-1]
     else:
         for part, path in zip(("train", "test"), files, strict=True):
-            source = store.read(path)
-            x = _decode(source, path) if variant == "cifar10_jpeg" else source["x"]
+            jpeg = variant == "cifar10_jpeg"
+            source = store.read(path, *(("jpeg", "offsets", "y") if jpeg else ("x", "y")))
+            x = _decode(source, path) if jpeg else source["x"]
             arrays[f"x_{part}"] = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
             arrays[f"y_{part}"] = source["y"].astype(np.int64)
     for part in ("train", "test"):
@@ -127,8 +128,11 @@ class _Arrays(pickle.Unpickler):
 
 
 def _batch(raw: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    batch = _Arrays(io.BytesIO(raw), encoding="latin1").load()
-    return batch["data"].reshape(-1, 3, 32, 32), np.asarray(batch["labels"], dtype=np.int64)
+    try:
+        batch = _Arrays(io.BytesIO(raw), encoding="latin1").load()
+        return batch["data"].reshape(-1, 3, 32, 32), np.asarray(batch["labels"], dtype=np.int64)
+    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError) as e:
+        raise ValueError(f"a CIFAR-10 batch cannot be read ({e}); delete it and download it again") from e
 
 
 def _decode(source: Mapping[str, NDArray[Any]], path: Path) -> NDArray[np.uint8]:

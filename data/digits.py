@@ -70,7 +70,7 @@ def build_mnist(
     else:
         arrays = {}
         for part, path in zip(("train", "test"), files, strict=True):
-            z = store.read(path)
+            z = store.read(path, "x", "y")
             arrays |= {f"x_{part}": z["x"], f"y_{part}": z["y"]}
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]

@@ -31,7 +31,8 @@ def split(
 ) -> tuple[Index, Index]:
     """(rest, part): disjoint row numbers covering range(len(y)).
 
-    Of the n_c rows of class c, part has round(fraction * n_c).
+    Of the n_c rows of class c, part has round(fraction * n_c), but for fraction > 0 at least one and not all
+    (all of one row is none).
     With groups (equal number = must stay together) whole groups are taken, see `_whole_groups`.
     Both results are in an order of which every prefix is stratified.
     """
@@ -42,14 +43,18 @@ def split(
         chosen = np.zeros(len(y), dtype=bool)
         for c in np.unique(y):
             rows = order[y[order] == c]
-            chosen[rows[: round(fraction * len(rows))]] = True
+            chosen[rows[: _share(fraction, len(rows))]] = True
     return order[~chosen[order]], order[chosen[order]]
+
+
+def _share(fraction: float, n: int) -> int:
+    return min(max(round(fraction * n), 1), n - 1) if fraction > 0 else 0
 
 
 def _whole_groups(
     y: NDArray[np.integer], groups: NDArray[np.integer], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Marks rows so that groups stay whole and class c gives round(fraction * n_c) rows, or as near as fits.
+    """Marks rows so that groups stay whole and every class gives its share of rows, or as near as fits.
 
     Groups of a class (that of the group's first row) are visited in random order and taken while they fit in
     what is still wanted. A group too large to fit stays behind: in KDD Cup 99 one row occurs 193,081 times
@@ -60,7 +65,7 @@ def _whole_groups(
     taken = np.zeros(len(size), dtype=bool)
     for c in np.unique(y):
         mine = np.flatnonzero(y[first] == c)
-        wanted = round(fraction * int(size[mine].sum()))
+        wanted = _share(fraction, int(size[mine].sum()))
         for g in mine[rng.permutation(len(mine))]:
             if wanted == 0:
                 break

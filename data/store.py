@@ -111,10 +111,10 @@ def sidecar(path: Path) -> dict[str, Any] | None:
     return meta if ok else None
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an npz file. Raises Damaged when it cannot be read whole."""
+def read(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file. Raises Damaged when it cannot be read whole or lacks one that is needed."""
     try:
         with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in z.files}
+            return {k: z[k] for k in [*needed, *(k for k in z.files if k not in needed)]}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
         raise Damaged(f"{path} is damaged or no npz file ({e}); delete it and get it again") from e
