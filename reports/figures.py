@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # CSS variable -> (light, dark). c1.. follows the Okabe-Ito set (safe for the common colour blindnesses),
-# lightened on dark ground; s0..s7 is viridis, for ordered values, cut where it would fade into the ground.
+# lightened on dark ground; s0..s7 follows viridis, for ordered values, darker where it would fade.
 INK, GRID, FAINT = "#1d2126", "#d5d9de", "#717982"
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": (INK, "#e6e8eb"),
@@ -38,9 +38,9 @@ PALETTE: dict[str, tuple[str, str]] = {
     "s2": ("#3b528c", "#6ece58"),
     "s3": ("#2c728f", "#35b779"),
     "s4": ("#21918d", "#1f9e89"),
-    "s5": ("#28ae81", "#3f9bb4"),
-    "s6": ("#5ec961", "#7d8fd0"),
-    "s7": ("#a3b51d", "#b48ad6"),
+    "s5": ("#1f9a70", "#3f9bb4"),
+    "s6": ("#4c9a2a", "#7d8fd0"),
+    "s7": ("#8a8a00", "#b48ad6"),
 }
 C = {name: light for name, (light, _) in PALETTE.items()}
 ORDERED = [C[f"s{i}"] for i in range(8)]

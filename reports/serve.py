@@ -44,8 +44,8 @@ def make_server(directory: Path, port: int) -> http.server.ThreadingHTTPServer:
 def serve(directory: Path, port: int) -> int:
     """Serve until Ctrl-C; returns the exit status 0."""
     with make_server(directory, port) as server:
-        print(f"http://127.0.0.1:{server.server_address[1]}/   (Ctrl-C ends)", flush=True)
         try:
+            print(f"http://127.0.0.1:{server.server_address[1]}/   (Ctrl-C ends)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("\nstopped")

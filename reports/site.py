@@ -59,8 +59,9 @@ def navigation(index: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def of_table(loaded: store.Store, table: str) -> pd.DataFrame:
+    """A table's runs in the order of their ids: a page must not depend on which file holds which run."""
     frame = loaded.frame
-    return frame[frame["table"] == table] if len(frame) else frame
+    return frame[frame["table"] == table].sort_values("run_id", ignore_index=True)
 
 
 def profiles_of(runs: pd.DataFrame) -> list[str]:
@@ -85,10 +86,9 @@ def analyse(loaded: store.Store, table: str, profile: str) -> analysis.TableRepo
 def runs_csv(runs: pd.DataFrame) -> tuple[str, bytes]:
     """(file ending, content) of all runs of a table; pyarrow writes 200,000 rows in a second or two."""
     plain = runs.drop(columns=["config", "file", "offset"], errors="ignore")
-    mixed = {
-        c: plain[c].map(sweep.text_of, na_action="ignore") for c in plain.select_dtypes("object").columns
-    }
-    arrow = pa.Table.from_pandas(plain.assign(**mixed), preserve_index=False)
+    mixed = [c for c in plain.columns if pd.api.types.is_object_dtype(plain[c])]  # numbers and words: alpha
+    texts = {c: plain[c].map(sweep.text_of, na_action="ignore") for c in mixed}
+    arrow = pa.Table.from_pandas(plain.assign(**texts), preserve_index=False)
     for i, column in enumerate(arrow.schema):
         if pa.types.is_dictionary(column.type):
             arrow = arrow.set_column(i, column.name, arrow.column(i).cast(pa.string()))

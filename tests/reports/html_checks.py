@@ -64,6 +64,8 @@ class Page(HTMLParser):
             self.where[-1].append([])
         if tag in ("td", "th") and self.where:
             self.where[-1][-1].append("")
+        if tag == "br":
+            self.handle_data(" ")
         if tag not in VOID:
             self.open.append(tag)
 
