@@ -13,7 +13,8 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments import config
@@ -48,12 +49,24 @@ def _main(argv: list[str]) -> int:
     from experiments import job, sweep
 
     if args.multirun:
+        if not any(o.startswith("table=") for o in args.overrides):
+            config.table_module(OmegaConf.create())
         entry(job.run)()
         status = summary(sweep.last_outcome)
         show(args.overrides, sweep.last_outcome)
         return status
     results: dict[str, str] = {}
-    entry(lambda cfg: results.update(job.run(cfg)))()
+    raised: list[Exception] = []
+
+    def run_one(cfg: DictConfig) -> None:
+        try:
+            results.update(job.run(cfg))
+        except BadInput as e:  # Hydra would print the overrides before it
+            raised.append(e)
+
+    entry(run_one)()
+    if raised:
+        raise raised[0]
     for run_id, outcome in results.items():
         print(f"{run_id}: {outcome}" + (" (checkpoint written; the same command goes on)" if outcome == "interrupted" else ""))
     words = set(results.values())
@@ -73,7 +86,7 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
         compose_here = config.cached(lambda words: compose("config", [*words, *extra]))
         mine = [o for o in overrides if not o.startswith("hydra")]
         point = config.points(mine, compose_here)[0]
-        typed_keys = {o.get_key_element() for o in config.parse(mine)}
+        typed_keys = {config.key_of(o) for o in config.parse(mine)}
         words = [f"{k}={v}" for k, v in point.assignment.items() if k not in typed_keys]
         if running:
             from experiments import sweep
@@ -93,7 +106,7 @@ def show(overrides: list[str], outcome: Any) -> None:
     """
     if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
         return
-    typed_in = {o.get_key_element(): config.values(o) for o in config.parse(overrides) if not o.is_delete()}
+    typed_in = {config.key_of(o).lstrip("+"): config.values(o) for o in config.parse(overrides) if not o.is_delete()}
     swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
     words = [f"table={outcome.table}", f"runs={outcome.folder}"]
     if swept:
@@ -124,6 +137,8 @@ def one_line(e: Exception) -> str:
     if not lines:
         return type(e).__name__
     first = lines[0]
+    if isinstance(e, OverrideParseException):
+        return f"{e.override}: cannot be read ({first})"
     if "Could not find" in first and len(lines) > 2 and lines[1].startswith("Available options"):
         options = [line for line in lines[2:] if "=" not in line and not line.startswith("Config search")]
         return f"{first} (available: {', '.join(options)})"

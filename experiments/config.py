@@ -33,7 +33,6 @@ from omegaconf.errors import OmegaConfBaseException
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 Compose = Callable[[list[str]], DictConfig]
-MISSING = object()
 
 
 class BadInput(ValueError):
@@ -224,11 +223,16 @@ def is_group(key: str) -> bool:
     return (CONF / key).is_dir()
 
 
+def key_of(override: Override) -> str:
+    """The key as typed, with Hydra's + or ++ for one that is added."""
+    return ("++" if override.is_force_add() else "+" if override.is_add() else "") + str(override.get_key_element()).lstrip("+")
+
+
 def head(typed_in: list[Override]) -> list[str]:
-    """What is typed but is no axis: the table, the profile, and Hydra's additions and deletions (+key=, ~key)."""
+    """What is typed but is no axis: the table, the profile, and Hydra's deletions (~key)."""
     out = []
     for o in typed_in:
-        if o.is_delete() or o.is_add() or o.is_force_add():
+        if o.is_delete():
             out.append(o.input_line or "")
         elif o.get_key_element() in ("table", "profile"):
             if len(values(o)) > 1:
@@ -241,7 +245,7 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     """All points of the grid as {key: typed value}, seeds outermost so that a first seed of every cell is done early."""
     typed_in = parse(overrides)
     first = head(typed_in)
-    mine = {o.get_key_element(): values(o) for o in typed_in if (o.input_line or "") not in first}
+    mine = {key_of(o): values(o) for o in typed_in if (o.input_line or "") not in first}
     cfg = compose(first)
     table_module(cfg)
     subgrids = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
@@ -267,8 +271,8 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
     first = head(parse(overrides))
     out: dict[str, Point] = {}
     for assignment in expand(overrides, compose):
-        groups = [f"{k}={v}" for k, v in assignment.items() if is_group(k)]
-        plain_values = {k: v for k, v in assignment.items() if not is_group(k)}
+        groups = [f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")]  # what only Hydra can put in
+        plain_values = {k: v for k, v in assignment.items() if not is_group(k) and not k.startswith("+")}
         cfg = with_values(compose(first + groups), plain_values)
         table = table_module(cfg)
         run = table.check(typed(table.Run, cfg))
@@ -295,7 +299,9 @@ def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:
     cfg = cfg.copy()
     for k, v in assignment.items():
         try:
-            if OmegaConf.select(cfg, k, throw_on_missing=False, default=MISSING) is MISSING:
+            parent, _, last = k.rpartition(".")
+            node = OmegaConf.select(cfg, parent) if parent else cfg
+            if not OmegaConf.is_dict(node) or last not in node.keys():  # `in` would not see a key whose value is ???
                 raise BadInput(f"{k}={v}: no such key (see --cfg job for the keys; +{k}={v} adds one)")
             OmegaConf.update(cfg, k, read(v))
         except OmegaConfBaseException as e:
@@ -313,7 +319,7 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
         return None
     table = point.run.table
     base = compose([f"table={table}", "profile=paper"])
-    carried = {k: v for k, v in point.assignment.items() if k in ("norm", "alpha", *base.get("primary", {})) or k.startswith("norm.")}
+    carried = {k: v for k, v in point.assignment.items() if k in ("norm", "alpha", *base.get("primary", {})) or k.lstrip("+").startswith("norm.")}
     words = [f"table={table}", "profile=paper", f"column={column}", "seed=0", *(f"{k}={v}" for k, v in carried.items())]
     config = plain(points(words, compose)[0].run)
     config.pop("seed", None)

@@ -31,7 +31,10 @@ class Interrupted(Exception):
 
 
 def run(cfg: DictConfig) -> dict[str, str]:
-    """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy | interrupted}."""
+    """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy | interrupted | refused}."""
+    if cfg.stop_file is not None:  # in a sweep the parent turns Ctrl-C into the stop file
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     members = config.members(cfg)
     runs = [r for r, _ in members]
     table = config.table_module(cfg)
@@ -57,7 +60,13 @@ def run(cfg: DictConfig) -> dict[str, str]:
                 outcome[rid] = "done before"
         todo = {rid: r for rid, r in ids.items() if rid not in outcome}
         if todo:
-            outcome |= _train(cfg, table, folder, todo, code)
+            try:
+                outcome |= _train(cfg, table, folder, todo, code)
+            except config.BadInput as e:
+                if cfg.stop_file is None:
+                    raise
+                print(e, file=sys.stderr)
+                outcome |= dict.fromkeys(todo, "refused")
     return outcome
 
 
@@ -337,7 +346,7 @@ def pick_device(name: str) -> Any:
 def stop_requests(alone: bool) -> Iterator[list[int]]:
     """A list that is no longer empty once SIGINT or SIGTERM (pre-emption) came; the loop then finishes its checkpoint.
 
-    In a sweep the parent turns Ctrl-C into the stop file, so a worker only minds SIGTERM."""
+    A worker of a sweep only minds SIGTERM."""
     came: list[int] = []
     before = {}
 

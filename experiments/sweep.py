@@ -42,7 +42,7 @@ class Outcome:
     def exit_status(self) -> int:
         if self.interrupted:
             return 130
-        if not self.runs and self.unfit:
+        if "refused" in self.runs.values() or (not self.runs and self.unfit):
             return 2
         return 1 if "failed" in self.runs.values() else 0
 
@@ -81,15 +81,26 @@ def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
     words = [[*config.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch
     with stopping(folder) as stop, Progress(folder, todo, sum(map(len, jobs))):
-        for ret in launch(words):
-            outcome.runs |= ret
+        try:
+            for ret in launch(words):
+                outcome.runs |= ret
+        except Exception:
+            if not stop.is_set():  # a worker that was still starting does not survive Ctrl-C
+                raise
     outcome.interrupted = stop.is_set()
     return outcome
 
 
 def settings(overrides: list[str], compose: Compose) -> DictConfig:
     """The config of what is typed with one value only: paths, device, rerun; the same for every point."""
-    return compose([o.input_line or "" for o in config.parse(overrides) if not o.is_sweep_override()])
+    cfg = compose([o.input_line or "" for o in config.parse(overrides) if not o.is_sweep_override()])
+    if str(cfg.device).split(":")[0] not in ("auto", "cpu", "cuda", "mps", "xpu"):
+        raise BadInput(f"device={cfg.device}: choose auto, cpu, cuda, cuda:1 or mps")
+    if cfg.rerun not in ("none", "failed", "stale", "all"):
+        raise BadInput(f"rerun={cfg.rerun}: choose none, failed, stale or all")
+    if cfg.threads != "auto" and not (isinstance(cfg.threads, int) and cfg.threads >= 1):
+        raise BadInput(f"threads={cfg.threads}: choose auto or a number from 1")
+    return cfg
 
 
 def common(cfg: DictConfig, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
@@ -33,7 +34,14 @@ class GridSweeper(Sweeper):
             return loader.load_configuration(name, overrides, run_mode=RunMode.RUN, from_shell=False)
 
         def launch(jobs: list[list[str]]) -> list[Any]:
-            return [ret.return_value for ret in self.launcher.launch(jobs, initial_job_idx=0)]
+            out = []
+            for i, ret in enumerate(self.launcher.launch(jobs, initial_job_idx=0)):
+                try:
+                    out.append(ret.return_value)
+                except Exception as e:  # before its runs could leave records: the others' results still count
+                    print(f"job {i} failed: {type(e).__name__}: {e}", file=sys.stderr)
+                    out.append({f"job {i}": "failed"})
+            return out
 
         return sweep.run(arguments, config.cached(compose), launch)
 

@@ -195,7 +195,7 @@ def test_every_result_relevant_key_changes_the_id(composed):
     (p,) = points(composed, "table=T3", "column=cifar10", "alpha=1", "seed=0")
     seen = {config.run_id(p.run, FINGERPRINT), config.run_id(p.run, "another")}
     for word in ("seed=1", "epochs=11", "reading=A", "initial=zero_zero", "unit=step", "placement=after", "optimizer.lr=0.02",
-                 "optimizer.l2=0", "optimizer.options.eps=1", "model.dropout=[0,0,0]", "data.limit_train=5", "norm.options={eps:0.1}"):  # fmt: skip
+                 "optimizer.l2=0", "optimizer.options.eps=1", "model.dropout=[0,0,0]", "data.limit_train=5", "+norm.options.eps=0.1"):  # fmt: skip
         seen.add(config.run_id(points(composed, "table=T3", "column=cifar10", "alpha=1", "seed=0", word)[0].run, FINGERPRINT))
     assert len(seen) == 14
 
