@@ -1,4 +1,4 @@
-"""`python -m reports`: its words, one line and status 2 for bad input, the quick way out when nothing is new."""
+"""`python -m reports`: its words, one line and status 2 for bad input, the quick way out with nothing new."""
 
 import json
 import subprocess
