@@ -156,7 +156,7 @@ def kdd_lines(n: int, seed: int, services: list[str], labels: list[str]) -> list
 
 @pytest.fixture
 def kdd_root(tmp_path: Path) -> Path:
-    """A data root in the layout of the UCI archive: 401 training rows, many of them repeated, 90 test rows."""
+    """A data root in the layout of the UCI archive: 401 training rows, many repeated, 90 test rows."""
     labels = ["normal", "smurf", "neptune", "ipsweep", "guess_passwd", "rootkit"]
     rows = kdd_lines(200, 3, ["http", "smtp", "ftp"], labels)
     rows += [rows[1]] * 120 + [rows[4]] * 30 + rows[60:110]  # one row is 30 % of the file, as in the real one
