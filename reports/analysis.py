@@ -145,7 +145,7 @@ def matched(frame: pd.DataFrame, grid: dict[str, Any], profile: str) -> pd.DataF
     for text in near["config"].unique():
         known[text] = match(text)
     found = [known[text] for text in near["config"]]
-    kept = near[[f is not None for f in found]].copy()
+    kept = near[np.array([f is not None for f in found], bool)].copy()
     for name in ("match", "row", "column", "label"):
         kept[name] = pd.Series([f[name] for f in found if f is not None], index=kept.index, dtype=object)
     kept["stale"] = (kept["code"] != grid.get("code")) if grid.get("code") else False

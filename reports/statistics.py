@@ -189,8 +189,9 @@ def crossed(x: np.ndarray) -> Estimate:
 
 
 def two_way(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of x [..., n, N] and the two parts of its variance, MS_seed / nN and (MS_example - MS_residual)
-    / nN.
+    """Mean of x [..., n, N] and its variance's parts, MS_seed / nN and (MS_example - MS_residual) / nN.
+
+    Neither is negative, and together they are at least a quarter of MS_residual / nN.
     """
     n, examples = x.shape[-2:]
     by_seed, by_example = x.mean(-1, dtype=np.float64), x.mean(-2, dtype=np.float64)
@@ -201,7 +202,9 @@ def two_way(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ms_seed, ms_example = ss_seed / (n - 1), ss_example / (examples - 1)
     ms_residual = (ss_total - ss_seed - ss_example) / ((n - 1) * (examples - 1))
     size = n * examples
-    return mean, np.maximum(ms_seed, 0) / size, np.maximum(ms_example - ms_residual, 0) / size
+    # Counts are discrete: three seeds may differ by the same count, and no spread is no certainty.
+    floor = np.maximum(ms_residual / 4 - ms_seed, 0)
+    return mean, np.maximum(ms_seed, 0) / size, np.maximum(ms_example - ms_residual, floor) / size
 
 
 def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:

@@ -95,7 +95,7 @@ def _grid(name: str, runs: Path, measured: Path | None) -> dict[str, Any]:
     """The grid of the newest sweep here; profiles that were not swept here come from the snapshot's grid."""
     grids = [_json(folder / name / "grid.json") for folder in (measured, runs) if folder]
     merged: dict[str, Any] = {}
-    for grid in grids:
+    for grid in filter(None, grids):
         profiles = {**merged.get("profiles", {}), **grid.get("profiles", {})}
         merged = {**merged, **grid, "profiles": profiles}
     return merged
