@@ -1,0 +1,61 @@
+"""Weights & Biases never stops, slows or loses a run: missing, crashing, hanging, and really there but offline."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE = ("table=T3", "profile=smoke", "column=ni", "alpha=0.5", "seed=0")
+STUBS = {
+    "missing": "raise ImportError('no wandb here')",
+    "crashing": "def init(**words):\n    raise RuntimeError('quota')",
+    "hanging": "import os, time\ndef init(**words):\n    print('pid', os.getpid(), flush=True)\n    time.sleep(3600)",
+}
+
+
+@pytest.mark.parametrize("kind", STUBS)
+def test_a_wandb_that_does_not_work_costs_nothing(cli, tmp_path, kind):
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "wandb.py").write_text(STUBS[kind])
+    cli.env["PYTHONPATH"] = f"{tmp_path / 'stub'}{os.pathsep}{ROOT}"
+    assert cli(*ONE).returncode == 0
+    (plain,) = cli.records().values()
+    cli.runs = tmp_path / "tracked"
+    done = cli(*ONE, "tracking=wandb")
+    (tracked,) = cli.records().values()
+    assert done.returncode == 0, done.stderr
+    assert [tracked[k] for k in ("run_id", "metrics", "curves", "weights")] == [plain[k] for k in ("run_id", "metrics", "curves", "weights")]
+    log = cli.runs / "wandb" / "mirror.log"
+    if kind == "hanging":  # it hangs still, and nobody waited
+        while not (said := log.read_text().split()):
+            time.sleep(0.1)
+        os.kill(int(said[1]), signal.SIGKILL)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (extra `wandb`)")
+def test_a_real_wandb_offline_holds_config_curve_and_result(cli):
+    cli.env |= {"HOME": str(cli.runs.parent), "WANDB_API_KEY": "", "NETRC": "/dev/null"}
+    done = cli(*ONE, "tracking=wandb")
+    assert done.returncode == 0, done.stderr
+    ((run_id, _),) = cli.records().items()
+    deadline = time.time() + 90
+    while time.time() < deadline:
+        found = list((cli.runs / "wandb").rglob(f"*{run_id}.wandb"))
+        log = (cli.runs / "wandb" / "mirror.log").read_text()
+        if found and b"test_error" in found[0].read_bytes() and "Traceback" not in log:
+            break
+        time.sleep(0.5)
+    assert found, log
+    content = found[0].read_bytes()
+    assert b"test_error" in content and b"diminishing" in content and b"offline" in str(found[0]).encode()
+
+
+def test_unknown_tracking_is_one_line(cli):
+    done = cli(*ONE, "tracking=notebook")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "notebook" in done.stderr
