@@ -482,6 +482,8 @@ def label_of(usable: list[claim_room.Part], components: list[Component], bases: 
     ]
     if any("absolute" in why for why in left):
         without.append("without its absolute thresholds")
+    if usable and (missing := sum(c.verdict == "not run" for c in components)):
+        without.append(f"{missing} of {len(components)} parts not run")
     return "; ".join((["on " + ", ".join(on)] if on else []) + without)
 
 

@@ -28,7 +28,10 @@ class Block:
     title: str
     head: list[str]
     rows: list[list[str]]
-    left: int = 1  # leading columns of text, set flush left
+    left: int = 1  # leading columns of text, set flush left like remarks
+
+    def flush(self, i: int) -> bool:
+        return i < self.left or self.head[i] in ("remarks", "on")
 
 
 # --------------------------------------------------------------------------------------------- single values
@@ -149,7 +152,7 @@ def labelled(report: TableReport, match: str) -> list[Block]:
 
 def claims(report: TableReport) -> Block:
     head = ["id", "claim", "survey", "source", "ours", "margin [95 %]", "n", "on"]
-    return Block("Claims", head, [claim_row(claim) for claim in report.claims], left=2)
+    return Block("Claims", head, [claim_row(claim) for claim in report.claims], left=5)
 
 
 def claim_row(claim: ClaimResult) -> list[str]:
@@ -180,7 +183,7 @@ def title(report: TableReport) -> str:
 def markdown(report: TableReport) -> str:
     parts = [f"## {escape_markdown(title(report))}"]
     for block in blocks(report):
-        rule = ["---" if i < block.left else "---:" for i in range(len(block.head))]
+        rule = ["---" if block.flush(i) else "---:" for i in range(len(block.head))]
         lines = [block.head, rule, *block.rows]
         table = "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in lines)
         parts.append(f"### {escape_markdown(block.title)}\n\n{table}")
@@ -212,7 +215,7 @@ def latex(report: TableReport) -> str:
     found = [block for block in blocks(report) if not block.title.startswith("Deviations")]
     parts = [f"% {title(report)}; needs \\usepackage{{booktabs}}"]
     for block in found:
-        form = "".join("l" if i < block.left else "r" for i in range(len(block.head)))
+        form = "".join("l" if block.flush(i) else "r" for i in range(len(block.head)))
         lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in (block.head, *block.rows)]
         body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
         caption = escape_latex(f"{title(report)}. {block.title}")
@@ -241,7 +244,7 @@ def html(report: TableReport) -> str:
     for block in blocks(report):
         head = "".join(f'<th scope="col">{html_text.escape(name)}</th>' for name in block.head)
         body = "\n".join(
-            "<tr>" + "".join(html_cell(text, i < block.left) for i, text in enumerate(row)) + "</tr>"
+            "<tr>" + "".join(html_cell(text, block.flush(i)) for i, text in enumerate(row)) + "</tr>"
             for row in block.rows
         )
         caption = f"<caption>{html_text.escape(block.title)}</caption>"
@@ -285,8 +288,7 @@ def fitted(block: Block) -> Iterator[str]:
     while sum(widths[i] + 2 for i in kept) - 2 > WIDTH and len(kept) > block.left + 1:
         del kept[-2 if block.head[kept[-1]] == "remarks" else -1]
     for row in rows:
-        left = [i < block.left or block.head[i] == "remarks" for i in kept]
-        form = [f"{row[i]:{'<' if flush else '>'}{widths[i]}}" for i, flush in zip(kept, left, strict=True)]
+        form = [f"{row[i]:{'<' if block.flush(i) else '>'}{widths[i]}}" for i in kept]
         yield "  ".join(form)[:WIDTH]
 
 
