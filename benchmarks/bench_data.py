@@ -3,14 +3,14 @@
     python benchmarks/bench_data.py [root=DIR] [model=none,small,table3] [batches=N|all] [threads=1] [workers=0]
 
 The usual loop is a torchvision-style Dataset (PIL picture, ToTensor) behind a DataLoader. Both loops get the
-same order of the same CIFAR-10 pictures (glyphs if the data root has no CIFAR-10), each trains its own copy of
-the network, and both must see the same batches and end with the same weights, to 1e-6. model is one or more of
-none (batches alone), small (a network of one convolution), table3 (the network of Table 3), or a dotted path of
-a function without arguments that makes a network for 3x32x32 pictures and ten classes.
+same order of the same CIFAR-10 pictures (glyphs if the data root has no CIFAR-10), each trains its own copy
+of the network, and both must see the same batches and end with the same weights, to 1e-6. model is one or
+more of none (batches alone), small (a network of one convolution), table3 (the network of Table 3), or a
+dotted path of a function without arguments that makes a network for 3x32x32 pictures and ten classes.
 
 Without workers the loops take turns of ten batches, so that whatever else the machine does falls on both; CPU
-seconds are this process's alone. Where the network's own arithmetic takes most of an epoch, as the table's does
-on a CPU, no way of fetching data can make the epoch much shorter: "batches alone" is what data can gain.
+seconds are this process's alone. Where the network's own arithmetic takes most of an epoch, as the table's
+does on a CPU, no way of fetching data can make the epoch much shorter: "batches alone" is what data can gain.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def compare(d: data.DataSet, model: str, batches: str, workers: int) -> None:
             assert (p - q).abs().max() <= 1e-6
     wall, cpu = b.seconds / a.seconds
     print(
-        f"  {model:8} {total:4} batches: usual {b.seconds[0]:7.2f} s, ours {a.seconds[0]:7.2f} s, {wall:6.2f}x"
+        f"  {model:8}{total:4} batches: usual {b.seconds[0]:7.2f} s, ours {a.seconds[0]:6.2f} s, {wall:6.2f}x"
         f"  (CPU {b.seconds[1]:.2f} s, {a.seconds[1]:.2f} s, {cpu:.2f}x)",
         flush=True,
     )
@@ -163,9 +163,8 @@ def main() -> None:
     o = options(sys.argv[1:])
     torch.set_num_threads(int(o["threads"]))
     d = cifar10_or_glyphs(o["root"])
-    print(
-        f"{d.name}, {len(d.y_train):,} pictures, batch {BATCH}, {o['threads']} thread(s), {o['workers']} worker(s)"
-    )
+    setting = f"batch {BATCH}, threads={o['threads']} workers={o['workers']}"
+    print(f"{d.name}, {len(d.y_train):,} pictures, {setting}")
     for model in o["model"].split(","):
         compare(d, model, o["batches"] or BATCHES.get(model, "all"), int(o["workers"]))
 
