@@ -1,6 +1,6 @@
 """A training epoch with whole-batch indexing (data.batches.take), as a ratio to the usual torchvision loop.
 
-    python benchmarks/bench_data.py [root=DIR] [model=none,small,table3] [batches=N|all] [threads=1] [workers=0]
+    python benchmarks/bench_data.py [root=DIR] [model=NAME,...] [batches=N|all] [threads=1] [workers=0]
 
 The usual loop is a torchvision-style Dataset (PIL picture, ToTensor) behind a DataLoader. Both loops get the
 same order of the same CIFAR-10 pictures (glyphs if the data root has no CIFAR-10), each trains its own copy

