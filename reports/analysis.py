@@ -148,7 +148,7 @@ def matched(frame: pd.DataFrame, grid: dict[str, Any], profile: str) -> pd.DataF
     kept = near[np.array([f is not None for f in found], bool)].copy()
     for name in ("match", "row", "column", "label"):
         kept[name] = pd.Series([f[name] for f in found if f is not None], index=kept.index, dtype=object)
-    kept["stale"] = (kept["code"] != grid.get("code")) if grid.get("code") else False
+    kept["stale"] = stale(kept, grid)
     order = {point["row"]: i for i, point in enumerate(points)}
     kept["order"] = [order.get(row, len(order)) for row in kept["row"]]
     return kept.sort_values(["order", "label", "seed"], kind="stable").drop(columns="order")
@@ -172,6 +172,17 @@ def nearby(frame: pd.DataFrame, points: list[dict[str, Any]], grid: dict[str, An
         if name in frame.columns and name not in free and not name.startswith("config.norm."):
             keep &= (frame[name].isin(list(values)) | frame[name].isna()).to_numpy()
     return keep
+
+
+def stale(kept: pd.DataFrame, grid: dict[str, Any]) -> list[bool]:
+    """Whether each record was made by other code than the last sweep's.
+
+    The hash covers the normaliser's own file, so a grid may have one a normaliser (`codes`); with the table's
+    own only (`code`), records of other normalisers are not judged.
+    """
+    codes = {grid.get("norm"): grid.get("code"), **grid.get("codes", {})}
+    norms = [orjson.loads(text).get("norm", {}).get("name") for text in kept["config"]]
+    return [codes.get(norm) not in (None, code) for norm, code in zip(norms, kept["code"], strict=True)]
 
 
 class Matcher:
@@ -548,6 +559,7 @@ def remarks(runs: pd.DataFrame, grid: dict[str, Any], profile: str, damaged: int
                 notes += [f"{column}: {note}" for note in orjson.loads(text)]
     if "data.error" in runs:
         scores = runs.groupby("column", sort=False, observed=True)["data.error"].first().astype(object)
-        balanced = scores[scores == "balanced_error"].index
-        notes += [f"{column}: the error is the balanced error" for column in balanced]
+        for column in scores[scores == "balanced_error"].index:
+            if not any(note.startswith(f"{column}:") and "balanced" in note for note in notes):
+                notes.append(f"{column}: the error is the balanced error")
     return notes

@@ -20,6 +20,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -437,9 +438,10 @@ def _lines_at(file: str, offsets: list[int]) -> Iterator[bytes | str]:
 def resolve(frame: pd.DataFrame, name: str) -> str:
     """The column that `name` means: itself, config.<name>, metrics.<name>, or the only one ending in .<name>.
 
-    Raises ValueError with one line for an unknown or ambiguous name.
+    A part of the config that has a name (norm, model, optimizer) means that name. Raises ValueError with one
+    line for an unknown or ambiguous name.
     """
-    for candidate in (name, f"config.{name}", f"metrics.{name}"):
+    for candidate in (name, f"config.{name}", f"metrics.{name}", f"config.{name}.name"):
         if candidate in frame.columns:
             return candidate
     ending = [str(column) for column in frame.columns if str(column).endswith(f".{name}")]
@@ -447,5 +449,7 @@ def resolve(frame: pd.DataFrame, name: str) -> str:
         return ending[0]
     if ending:
         raise ValueError(f"{name!r} is ambiguous: {', '.join(sorted(ending))}")
-    short = sorted(str(c).removeprefix("config.").removeprefix("metrics.") for c in frame.columns)
-    raise ValueError(f"no record has {name!r}; there are: {', '.join(short)}")
+    short = {str(c).removeprefix("config.").removeprefix("metrics.") for c in frame.columns}
+    near = get_close_matches(name, sorted(short), n=5, cutoff=0.5)
+    told = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(sorted(short))}"
+    raise ValueError(f"no record has {name!r}; {told}")

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from fixtures import make_golden as make
 from scipy import stats
 
 from reports import published, store
 from reports.analysis import CELLS, EXTRA, VERDICTS, analyse
+from tests.reports.fixtures import make_golden as make
 
 T3 = published.load("T3")
 OTHER = {"alpha": None, "reading": None, "initial": None, "unit": None}
@@ -99,6 +99,16 @@ def test_failed_diverged_and_stale_runs_are_counted(report):
     assert got["mean"] == pytest.approx((10 + 100 + 10) / 3)
     for text in ("1 of 4 runs failed", "1 of 4 runs diverged", "1 of 4 runs are stale"):
         assert any(note.startswith(text) for note in found.notes), text
+
+
+def test_staleness_of_another_normaliser_needs_its_own_code_hash(report):
+    group = make.record(
+        "a1", "mnist", 0, code="g1", changes={"norm": {"name": "group", "options": {}}, **OTHER}
+    )
+    assert list(report([group]).extra["stale"].unique()) == [0]
+    for code, count in (("g1", 0), ("g2", 1)):
+        grid = {**make.grid(), "codes": {"group": code, "diminishing": make.CODE}}
+        assert list(report([group], grid=grid).extra["stale"].unique()) == [count]
 
 
 # ------------------------------------------------------------------------------------------------- matching

@@ -1,17 +1,11 @@
 """The whole way from a committed set of records to Markdown and CSV, compared letter by letter.
 
-After a wanted change: `python tests/reports/test_golden.py` writes both files anew; read the difference.
+After a wanted change: `python -m tests.reports.test_golden` writes both files anew; read the difference.
 """
 
-import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
-from fixtures.make_golden import GOLDEN, golden_records, line  # noqa: E402
-
-from reports import published, store, tables  # noqa: E402
-from reports.analysis import analyse  # noqa: E402
+from reports import published, store, tables
+from reports.analysis import analyse
+from tests.reports.fixtures.make_golden import GOLDEN, golden_records, line
 
 
 def report():

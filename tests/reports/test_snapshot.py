@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from fixtures import make_golden as make
 
 from reports import published, snapshot, store
 from reports.analysis import analyse
+from tests.reports.fixtures import make_golden as make
 
 T3 = published.load("T3")
 

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from fixtures import make_golden as make
 
 from reports import store
+from tests.reports.fixtures import make_golden as make
 
 
 @pytest.fixture
@@ -223,10 +223,13 @@ def test_resolve_short_names(runs):
     assert store.resolve(frame, "optimizer.lr") == store.resolve(frame, "lr") == "config.optimizer.lr"
     assert store.resolve(frame, "test_error") == "metrics.test_error"
     assert store.resolve(frame, "seed") == "seed"
+    assert store.resolve(frame, "norm") == "config.norm.name"
     with pytest.raises(ValueError, match=r"'name' is ambiguous: .*config\.data\.name"):
         store.resolve(frame, "name")
-    with pytest.raises(ValueError, match="no record has 'alhpa'; there are: alpha, "):
+    with pytest.raises(ValueError, match="no record has 'alhpa'; did you mean alpha"):
         store.resolve(frame, "alhpa")
+    with pytest.raises(ValueError, match="no record has 'zzz'; there are alpha, "):
+        store.resolve(frame, "zzz")
 
 
 def test_seal_is_the_contracts_hash():

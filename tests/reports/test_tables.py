@@ -6,10 +6,10 @@ import io
 import math
 
 import pytest
-from fixtures import make_golden as make
 
 from reports import published, store, tables
 from reports.analysis import analyse
+from tests.reports.fixtures import make_golden as make
 
 T3 = published.load("T3")
 NASTY = "a|b_<i>&%$#{x}~^\\ `c`"
