@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports import store
-from reports.analysis import matched
+from reports.matching import matched
 
 LIMIT = 1_000_000  # bytes, all three files together
 POINTS = 40  # of a curve
