@@ -449,7 +449,8 @@ def resolve(frame: pd.DataFrame, name: str) -> str:
         return ending[0]
     if ending:
         raise ValueError(f"{name!r} is ambiguous: {', '.join(sorted(ending))}")
-    short = {str(c).removeprefix("config.").removeprefix("metrics.") for c in frame.columns}
-    near = get_close_matches(name, sorted(short), n=5, cutoff=0.5)
-    told = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(sorted(short))}"
-    raise ValueError(f"no record has {name!r}; {told}")
+    named = [str(column) for column in frame.columns if str(column).startswith(("config.", "metrics."))]
+    short = sorted({column.split(".", 1)[1] for column in named})
+    near = get_close_matches(name, short, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"no record has {name!r}{hint}; there are: {', '.join(short)}")

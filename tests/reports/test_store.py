@@ -226,9 +226,11 @@ def test_resolve_short_names(runs):
     assert store.resolve(frame, "norm") == "config.norm.name"
     with pytest.raises(ValueError, match=r"'name' is ambiguous: .*config\.data\.name"):
         store.resolve(frame, "name")
-    with pytest.raises(ValueError, match="no record has 'alhpa'; did you mean alpha"):
+    with pytest.raises(
+        ValueError, match=r"no record has 'alhpa' \(did you mean alpha\?\); there are: alpha, "
+    ):
         store.resolve(frame, "alhpa")
-    with pytest.raises(ValueError, match="no record has 'zzz'; there are alpha, "):
+    with pytest.raises(ValueError, match="no record has 'zzz'; there are: alpha, "):
         store.resolve(frame, "zzz")
 
 
