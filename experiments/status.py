@@ -1,4 +1,6 @@
-"""python -m experiments.status [table=T3] [runs=DIR]: what is done, running, failed, missing and stale, per table and profile."""
+"""python -m experiments.status [table=T3] [runs=DIR]: what is done, running, failed, missing and stale, per
+table and profile.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,18 @@ from hydra import compose, initialize_config_dir
 from experiments import config, provenance, store, sweep
 from experiments.config import CONF, BadInput
 
-HEADS = ("table", "profile", "points", "done", "diverged", "running", "failed", "missing", "stale", "other runs")
+HEADS = (
+    "table",
+    "profile",
+    "points",
+    "done",
+    "diverged",
+    "running",
+    "failed",
+    "missing",
+    "stale",
+    "other runs",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +39,7 @@ def main(argv: list[str]) -> int:
     if known["table"] and known["table"] not in tables:
         print(f"table={known['table']}: unknown table (available: {', '.join(tables)})", file=sys.stderr)
         return 2
-    rows = [HEADS]
+    rows: list[tuple[object, ...]] = [HEADS]
     try:
         for table in [known["table"]] if known["table"] else tables:
             rows += of_table(table, Path(known["runs"]) / table)
@@ -35,7 +48,12 @@ def main(argv: list[str]) -> int:
         return 2
     widths = [max(len(str(r[i])) for r in rows) for i in range(len(HEADS))]
     for r in rows:
-        print("  ".join(str(v).rjust(w) if i > 1 else str(v).ljust(w) for i, (v, w) in enumerate(zip(r, widths, strict=True))))
+        print(
+            "  ".join(
+                str(v).rjust(w) if i > 1 else str(v).ljust(w)
+                for i, (v, w) in enumerate(zip(r, widths, strict=True))
+            )
+        )
     return 0
 
 
@@ -52,17 +70,30 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for profile in profiles:
         g = grid["profiles"][profile]
-        code = {p["config"]["norm"]["name"]: provenance.code_hash(module, p["config"]["norm"]["name"]) for p in g["points"]}
+        code = {
+            p["config"]["norm"]["name"]: provenance.code_hash(module, p["config"]["norm"]["name"])
+            for p in g["points"]
+        }
         wanted = {config.digest({**p["config"], "seed": s}): p for p in g["points"] for s in g["seeds"]}
         mine = {c: r for (name, c), r in by_config.items() if name == profile}
         done = {c: r for c, r in mine.items() if c in wanted}
         states = [r["status"] for r in done.values()]
         stale = sum(r["code"] != code[wanted[c]["config"]["norm"]["name"]] for c, r in done.items())
         alive = sum(store.is_locked(folder, r) for b in fresh if b["profile"] == profile for r in b["runs"])
-        rows.append((
-            table, profile, len(wanted), states.count("finished"), states.count("diverged"), alive, states.count("failed"),
-            len(wanted) - len(done) - alive, stale, len(mine) - len(done),
-        ))  # fmt: skip
+        rows.append(
+            (
+                table,
+                profile,
+                len(wanted),
+                states.count("finished"),
+                states.count("diverged"),
+                alive,
+                states.count("failed"),
+                len(wanted) - len(done) - alive,
+                stale,
+                len(mine) - len(done),
+            )
+        )
     return rows
 
 

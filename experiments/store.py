@@ -1,16 +1,19 @@
 """The run store: `runs/<table>/`.
 
-    <run_id>/record.json                a run trained alone; <run_id>/checkpoint.<sha>.pt while it is under way
-    shards/<population>/records.jsonl   the records of one population, one a line; checkpoint.<sha>.pt while it is under way
+    <run_id>/record.json                a run trained alone; <run_id>/checkpoint.<sha>.pt while it is under
+    way
+    shards/<population>/records.jsonl   the records of one population, one a line; checkpoint.<sha>.pt while
+    it is under way
     paper/<key>.json                    configs under the paper profile, once each
     grid.json                           the grid's points, for the reports
     locks/<run_id>.lock                 held while a process works on the run; freed by the process's death
     jobs/<id>.json                      heartbeat of a job: where it runs and how far it is
     superseded/                         records that a rerun replaced
-    index.json                          a cache of what is finished; made anew from the files where it disagrees with them
+    index.json                          a cache of what is finished; made anew from the files where it
+    disagrees with them
 
-A finished record means skip, a checkpoint means resume, a lock means another process has it: running again is resuming.
-Everything is written to a temporary file in the same folder, flushed to disk, and renamed.
+A finished record means skip, a checkpoint means resume, a lock means another process has it: running again is
+resuming. Everything is written to a temporary file in the same folder, flushed to disk, and renamed.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ def write(path: Path, content: bytes) -> None:
         os.replace(part, path)
     except OSError as e:
         part.unlink(missing_ok=True)
-        raise BadInput(f"cannot write {path}: {e.strerror} (choose another folder with runs=DIR, or free space)") from e
+        raise BadInput(
+            f"cannot write {path}: {e.strerror} (choose another folder with runs=DIR, or free space)"
+        ) from e
 
 
 def check_writable(runs: Path) -> None:
@@ -59,10 +64,13 @@ def check_writable(runs: Path) -> None:
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
     except OSError as e:
-        raise BadInput(f"cannot write to runs={runs}: {e.strerror} (choose another folder with runs=DIR)") from e
+        raise BadInput(
+            f"cannot write to runs={runs}: {e.strerror} (choose another folder with runs=DIR)"
+        ) from e
 
 
-# ---- records --------------------------------------------------------------------------------------------------------------------
+# ---- records -----------------------------------------------------------------------------------------------
+# ---------------------
 
 
 def seal(record: dict[str, Any]) -> bytes:
@@ -77,12 +85,14 @@ def _sha(record: dict[str, Any]) -> str:
 
 
 def unseal(line: bytes) -> dict[str, Any] | None:
-    """The record, or None where it is truncated or damaged. BadInput where it is of a newer schema than this code knows."""
+    """The record, or None where it is truncated or damaged. BadInput where it is of a newer schema than this
+    code knows.
+    """
     try:
         record = orjson.loads(line)
         if record["schema"] > SCHEMA:
             raise BadInput(
-                f"record {record.get('run_id')} has schema {record['schema']}, this version reads up to {SCHEMA}: update the suite"
+                f"record {record.get('run_id')} has schema {record['schema']}, newer than {SCHEMA}: update"
             )
         sha = record.pop("sha256")
         return record if sha == _sha(record) else None
@@ -91,7 +101,9 @@ def unseal(line: bytes) -> dict[str, Any] | None:
 
 
 def finished(table: Path) -> dict[str, dict[str, str]]:
-    """{run_id: {status, code, finished, profile, config (its digest)}} of every whole record. Files unchanged since the last look come from index.json."""
+    """{run_id: {status, code, finished, profile, config (its digest)}} of every whole record. Files unchanged
+    since the last look come from index.json.
+    """
     try:
         seen = orjson.loads((table / "index.json").read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -106,19 +118,36 @@ def finished(table: Path) -> dict[str, dict[str, str]]:
             records = [r for r in map(unseal, path.read_bytes().splitlines()) if r is not None]
             known = {
                 "stat": [INDEX, stat.st_size, stat.st_mtime_ns],
-                "runs": {r["run_id"]: [r["status"], r["code"], r["time"]["finished"], r["profile"], digest(r["config"])] for r in records},
+                "runs": {
+                    r["run_id"]: [
+                        r["status"],
+                        r["code"],
+                        r["time"]["finished"],
+                        r["profile"],
+                        digest(r["config"]),
+                    ]
+                    for r in records
+                },
             }
         index[name] = known
         for rid, (status, code, when, profile, config) in known["runs"].items():
             if rid not in out or when >= out[rid]["finished"]:
-                out[rid] = {"status": status, "code": code, "finished": when, "profile": profile, "config": config}
+                out[rid] = {
+                    "status": status,
+                    "code": code,
+                    "finished": when,
+                    "profile": profile,
+                    "config": config,
+                }
     if index != seen and table.is_dir():
         write(table / "index.json", orjson.dumps(index))
     return out
 
 
 def wanted(known: dict[str, str] | None, code: str, rerun: str) -> bool:
-    """Whether a run with this record is to be done (again). Divergence is a finished result; a failure is retried."""
+    """Whether a run with this record is to be done (again). Divergence is a finished result; a failure is
+    retried.
+    """
     if known is None or rerun == "all":
         return True
     if rerun == "stale" and known["code"] != code:
@@ -136,7 +165,7 @@ def save_single(table: Path, record: dict[str, Any]) -> None:
 
 
 def save_population(table: Path, population: str, records: Iterable[dict[str, Any]]) -> None:
-    """All records of a population in one shard; an earlier shard of the same members is moved to superseded/."""
+    """All records of a population in one shard; an earlier shard of the same members goes to superseded/."""
     path = table / "shards" / population / "records.jsonl"
     if path.exists():
         kept = table / "superseded" / f"{population}-{time.time_ns()}.jsonl"
@@ -145,11 +174,12 @@ def save_population(table: Path, population: str, records: Iterable[dict[str, An
     write(path, b"".join(map(seal, records)))
 
 
-# ---- checkpoints ----------------------------------------------------------------------------------------------------------------
+# ---- checkpoints -------------------------------------------------------------------------------------------
+# ---------------------
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """`checkpoint.<sha256[:16]>.pt`: the name vouches for the content, so a truncated file is known as such."""
+    """`checkpoint.<sha256[:16]>.pt`: the name vouches for the content, so a truncated file is noticed."""
     import torch
 
     buffer = io.BytesIO()
@@ -163,7 +193,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint, or None. Damaged ones are removed: the run starts again from the one before or anew."""
+    """The newest whole checkpoint, or None. Damaged ones are removed: the run starts again from the one
+    before or anew.
+    """
     import torch
 
     for path in sorted(folder.glob("checkpoint.*.pt"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
@@ -188,7 +220,8 @@ def pending(table: Path) -> Iterator[tuple[str, list[str]]]:
                 yield path.parent.name, orjson.loads(path.read_bytes())
 
 
-# ---- locks and heartbeats -------------------------------------------------------------------------------------------------------
+# ---- locks and heartbeats
+# -------------------------------------------------------------------------------------------------------
 
 
 class Busy(Exception):
@@ -197,8 +230,10 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def lock(table: Path, run_id: str) -> Iterator[None]:
-    """Hold the run, or raise Busy. An OS lock, so the holder's death frees it. Where the file system does not carry locks
-    between hosts, the owner note beside it does: host, pid, and a heartbeat not older than ten minutes."""
+    """Hold the run, or raise Busy. An OS lock, so the holder's death frees it. Where the file system does not
+    carry locks between hosts, the owner note beside it does: host, pid, and a heartbeat not older than ten
+    minutes.
+    """
     folder = table / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / f"{run_id}.json"
@@ -208,7 +243,11 @@ def lock(table: Path, run_id: str) -> Iterator[None]:
     except Timeout:
         raise Busy(run_id) from None
     try:
-        if (other := _owner(owner)) and other["host"] != socket.gethostname() and time.time() - other["time"] < HEARTBEAT:
+        if (
+            (other := _owner(owner))
+            and other["host"] != socket.gethostname()
+            and time.time() - other["time"] < HEARTBEAT
+        ):
             raise Busy(run_id)
         beat_owner(table, [run_id])
         try:
@@ -250,7 +289,9 @@ def beat(table: Path, job: str, note: dict[str, Any]) -> None:
     folder = table / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{job}.{os.getpid()}.part"
-    part.write_bytes(orjson.dumps({**note, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}))
+    part.write_bytes(
+        orjson.dumps({**note, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+    )
     os.replace(part, folder / f"{job}.json")
 
 

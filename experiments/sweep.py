@@ -1,4 +1,6 @@
-"""A sweep: the grid expanded, what is done dropped, the rest folded into jobs and handed to one of Hydra's launchers."""
+"""A sweep: the grid expanded, what is done dropped, the rest folded into jobs and handed to one of Hydra's
+launchers.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,10 @@ def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
     outcome = Outcome(cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit)
     for line in unfit:
         print(line, file=sys.stderr)
-    print(f"{cfg.table} {cfg.profile}: {len(ids)} runs, {len(ids) - len(todo)} done before, {len(todo)} to do", flush=True)
+    print(
+        f"{cfg.table} {cfg.profile}: {len(ids)} runs, {len(ids) - len(todo)} done before, {len(todo)} to do",
+        flush=True,
+    )
     if not todo:
         return outcome
     jobs = with_pending(todo, folder)
@@ -109,7 +114,9 @@ def common(cfg: DictConfig, folder: Path) -> list[str]:
 
 
 def identify(point: Point, cfg: DictConfig, compose: Compose) -> str:
-    """The run's id. Needs the data's fingerprint, so a set that was never used before is prepared here, once, not in every job."""
+    """The run's id. Needs the data's fingerprint, so a set that was never used before is prepared here, once,
+    not in every job.
+    """
     return config.run_id(point.run, fingerprint(point, compose))
 
 
@@ -129,8 +136,9 @@ _fingerprints: dict[tuple[str, ...], str] = {}
 
 
 def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[list[Point], list[str]]:
-    """Points whose normaliser does not fit their model, left out with one line why. Only other normalisers than the table's own
-    are tried: a forward and backward pass of two examples through the real network."""
+    """Points whose normaliser does not fit their model, left out with one line why. Only other normalisers
+    than the table's own are tried: a forward and backward pass of two examples through the real network.
+    """
     own = compose([f"table={cfg.table}"]).norm.name
     tried: dict[str, str | None] = {}
     kept, lines = [], []
@@ -138,11 +146,16 @@ def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[
         if p.run.norm.name == own:
             kept.append(p)
             continue
-        key = config.canonical([config.identity(p.run.norm), config.identity(p.run.model), p.run.placement, p.run.data.name])
+        key = config.canonical(
+            [config.identity(p.run.norm), config.identity(p.run.model), p.run.placement, p.run.data.name]
+        )
         if key not in tried:
             tried[key] = why_unfit(p, compose)
             if tried[key]:
-                lines.append(f"norm={p.run.norm.name} does not fit model={p.run.model.name} on {p.run.data.name}: {tried[key]}")
+                lines.append(
+                    f"norm={p.run.norm.name} does not fit model={p.run.model.name}"
+                    f" on {p.run.data.name}: {tried[key]}"
+                )
         if tried[key] is None:
             kept.append(p)
     return kept, lines
@@ -163,7 +176,9 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
 
 
 def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
-    """Jobs as lists of run ids. A population that was interrupted keeps its members, so that its checkpoint fits."""
+    """Jobs as lists of run ids. A population that was interrupted keeps its members, so that its checkpoint
+    fits.
+    """
     left, out = dict(todo), []
     for _, ids in store.pending(folder):
         if set(ids) <= left.keys():
@@ -174,11 +189,14 @@ def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
     return out + [[name[id(p)] for p in job] for job in config.jobs(list(left.values()))]
 
 
-# ---- what the reports need beside the records -----------------------------------------------------------------------------------
+# ---- what the reports need beside the records
+# -----------------------------------------------------------------------------------
 
 
 def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> None:
-    """paper/<key>.json for every point, its key into the point, and grid.json brought up to date for this profile."""
+    """paper/<key>.json for every point, its key into the point, and grid.json brought up to date for this
+    profile.
+    """
     cache: dict[str, str | None] = {}
     for p in points:
         same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
@@ -193,15 +211,22 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
 
 
 def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path | None) -> dict[str, Any]:
-    """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until conf/ changes."""
+    """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until
+    conf/ changes.
+    """
     old: dict[str, Any] = {}
     with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError):
         old = orjson.loads((folder / "grid.json").read_bytes())  # type: ignore[operator]
     base = compose([f"table={table}"])
     grid: dict[str, Any] = {
-        "schema": 1, "table": table, "code": provenance.code_hash(base.module, base.norm.name), "norm": base.norm.name,
-        "primary": dict(base.get("primary", {})), "conf": _conf_digest(), "profiles": {},
-    }  # fmt: skip
+        "schema": 1,
+        "table": table,
+        "code": provenance.code_hash(base.module, base.norm.name),
+        "norm": base.norm.name,
+        "primary": dict(base.get("primary", {})),
+        "conf": _conf_digest(),
+        "profiles": {},
+    }
     if old.get("conf") == grid["conf"]:
         grid["profiles"] = old["profiles"]
     for profile in profiles:
@@ -220,10 +245,13 @@ def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path |
 
 
 def _conf_digest() -> str:
-    return config.digest({str(p.relative_to(config.CONF)): p.read_text() for p in sorted(config.CONF.rglob("*.yaml"))})
+    return config.digest(
+        {str(p.relative_to(config.CONF)): p.read_text() for p in sorted(config.CONF.rglob("*.yaml"))}
+    )
 
 
-# ---- stopping and progress ------------------------------------------------------------------------------------------------------
+# ---- stopping and progress
+# ------------------------------------------------------------------------------------------------------
 
 
 def _stop_file(folder: Path) -> Path:
@@ -232,7 +260,9 @@ def _stop_file(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def stopping(folder: Path) -> Iterator[threading.Event]:
-    """Ctrl-C asks every job, wherever its launcher put it, to finish its checkpoint; a second one stops at once."""
+    """Ctrl-C asks every job, wherever its launcher put it, to finish its checkpoint; a second one stops at
+    once.
+    """
     asked = threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -241,7 +271,11 @@ def stopping(folder: Path) -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
         _stop_file(folder).touch()
-        print("\nstopping: jobs finish their checkpoints (Ctrl-C again stops at once)", file=sys.stderr, flush=True)
+        print(
+            "\nstopping: jobs finish their checkpoints (Ctrl-C again stops at once)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     before = [(n, signal.signal(n, note)) for n in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -253,7 +287,9 @@ def stopping(folder: Path) -> Iterator[threading.Event]:
 
 
 class Progress:
-    """Runs done, running and left, with the time left: a bar on a terminal, a line every half minute elsewhere."""
+    """Runs done, running and left, with the time left: a bar on a terminal, a line every half minute
+    elsewhere.
+    """
 
     def __init__(self, folder: Path, todo: dict[str, Point], total: int) -> None:
         self.folder, self.total, self.todo = folder, total, todo
@@ -280,16 +316,20 @@ class Progress:
                     bar.set_postfix_str(f"left {clock(left)}, {failed} failed")
                 elif time.time() - last > 30:
                     if last:
-                        print(f"  {done:.1f}/{self.total} runs, {failed} failed, time left {clock(left)}", flush=True)
+                        print(
+                            f"  {done:.1f}/{self.total} runs, {failed} failed, time left {clock(left)}",
+                            flush=True,
+                        )
                     last = time.time()
             if terminal:
                 bar.n = self.look()[0]
                 bar.refresh()
 
     def look(self) -> tuple[float, int, float | None]:
-        """(runs done, fractions counted; runs failed; seconds left). Runs of one column cost alike: each column's cost is
-        estimated from its own runs, of columns not begun from the mean of the others."""
-        done = {c: 0.0 for c in {p.column for p in self.todo.values()}}
+        """(runs done, fractions counted; runs failed; seconds left). Runs of one column cost alike: each
+        column's cost is estimated from its own runs, of columns not begun from the mean of the others.
+        """
+        done = dict.fromkeys({p.column for p in self.todo.values()}, 0.0)
         spent, failed = dict.fromkeys(done, 0.0), 0
         for b in store.beats(self.folder):
             mine = [r for r in b["runs"] if r in self.todo]
@@ -306,7 +346,9 @@ class Progress:
         mean = sum(cost.values()) / len(cost)
         count = {c: sum(p.column == c for p in self.todo.values()) for c in done}
         work = sum((count[c] - done[c]) * cost.get(c, mean) for c in done)
-        rate = sum(spent.values()) / max(time.time() - self.begun, 1e-9)  # seconds of training a second: the workers in use
+        rate = sum(spent.values()) / max(
+            time.time() - self.begun, 1e-9
+        )  # seconds of training a second: the workers in use
         return sum(done.values()), failed, work / rate if rate > 0 else None
 
 

@@ -1,7 +1,8 @@
 """Weights & Biases as a mirror of the records: tracking=none | wandb.
 
-W&B lives in a process of its own that reads one JSON object a line from a pipe. The run writes without ever waiting; where the
-pipe is full, the process is gone, or wandb is not installed, tracking ends with one line and the run goes on. Records never depend on it.
+W&B lives in a process of its own that reads one JSON object a line from a pipe. The run writes without ever
+waiting; where the pipe is full, the process is gone, or wandb is not installed, tracking ends with one line
+and the run goes on. Records never depend on it.
 """
 
 from __future__ import annotations
@@ -35,18 +36,32 @@ class Mirror:
         with open(log / "mirror.log", "ab") as out:
             self.process: subprocess.Popen[bytes] | None = subprocess.Popen(
                 [sys.executable, "-m", "experiments.wandb_mirror"],
-                stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
                 cwd=Path(__file__).resolve().parent.parent,
-            )  # fmt: skip
+            )
         assert self.process.stdin is not None
         self.pipe = self.process.stdin.fileno()
         os.set_blocking(self.pipe, False)
-        self.send({"settings": settings, "runs": [{"id": i, "config": plain(r)} for i, r in zip(ids, runs, strict=True)]})
+        self.send(
+            {
+                "settings": settings,
+                "runs": [{"id": i, "config": plain(r)} for i, r in zip(ids, runs, strict=True)],
+            }
+        )
 
     def log(self, curves: list[dict[str, list[float]]]) -> None:
         for k, c in enumerate(curves):
             for e in range(self.sent[k], len(c["epoch"])):
-                self.send({"id": self.ids[k], "epoch": c["epoch"][e], "metrics": {n: v[e] for n, v in c.items() if n != "epoch"}})
+                self.send(
+                    {
+                        "id": self.ids[k],
+                        "epoch": c["epoch"][e],
+                        "metrics": {n: v[e] for n, v in c.items() if n != "epoch"},
+                    }
+                )
             self.sent[k] = len(c["epoch"])
 
     def finish(self, records: list[dict[str, Any]]) -> None:
@@ -81,9 +96,12 @@ def start(cfg: DictConfig, runs: list[Any], ids: list[str]) -> Nothing | Mirror:
     if cfg.tracking.name != "wandb":
         return Nothing()
     settings = {
-        "project": cfg.tracking.project, "mode": cfg.tracking.mode, "dir": str(Path(cfg.tracking.dir).resolve()),
-        "table": runs[0].table, "profile": cfg.profile,
-    }  # fmt: skip
+        "project": cfg.tracking.project,
+        "mode": cfg.tracking.mode,
+        "dir": str(Path(cfg.tracking.dir).resolve()),
+        "table": runs[0].table,
+        "profile": cfg.profile,
+    }
     try:
         return Mirror(settings, runs, ids)
     except OSError as e:

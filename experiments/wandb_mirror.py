@@ -1,8 +1,9 @@
-"""The process behind tracking=wandb: reads what a job says on standard input and hands it to Weights & Biases.
+"""The process behind tracking=wandb: reads what a job says on standard input and hands it to Weights &
+Biases.
 
-First line: {settings, runs: [{id, config}]}; then {id, epoch, metrics} and {id, status, cell, summary}. W&B runs are grouped by table and
-cell, and carry the run's id, so that a resumed run goes on in the same W&B run. Offline unless somebody is logged in:
-`wandb login` before, or `wandb sync` on the folder afterwards.
+First line: {settings, runs: [{id, config}]}; then {id, epoch, metrics} and {id, status, cell, summary}. W&B
+runs are grouped by table and cell, and carry the run's id, so that a resumed run goes on in the same W&B run.
+Offline unless somebody is logged in: `wandb login` before, or `wandb sync` on the folder afterwards.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def logged_in() -> bool:
 def main() -> int:
     first = json.loads(sys.stdin.readline())
     settings = first["settings"]
-    mode = settings["mode"] if settings["mode"] != "auto" else ("online" if logged_in() else "offline")
+    mode: Any = settings["mode"] if settings["mode"] != "auto" else ("online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         import wandb
@@ -41,11 +42,17 @@ def main() -> int:
         if rid not in open_runs:
             c = next(r["config"] for r in first["runs"] if r["id"] == rid)
             open_runs[rid] = wandb.init(
-                project=settings["project"], dir=settings["dir"], mode=mode, id=rid, resume="allow" if mode == "online" else None,
+                project=settings["project"],
+                dir=settings["dir"],
+                mode=mode,
+                id=rid,
+                resume="allow" if mode == "online" else None,
                 group=f"{settings['table']}/{settings['profile']}/{c['data']['name']}/{c['norm']['name']}/alpha={c.get('alpha')}",
                 name=f"{settings['table']} {c['data']['name']} {c['norm']['name']} seed={c['seed']}",
-                tags=[settings["table"], settings["profile"]], config=c, reinit="create_new",
-            )  # fmt: skip
+                tags=[settings["table"], settings["profile"]],
+                config=c,
+                reinit="create_new",
+            )
         return open_runs[rid]
 
     for line in sys.stdin:

@@ -107,7 +107,7 @@ def _column(v: Tensor, x: Tensor) -> Tensor:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance (1/n) per channel, without gradient."""
     if _inside_func():
-        return _StackedMoments.apply(x)  # type: ignore[no-any-return]
+        return _StackedMoments.apply(x)
     x = x.detach()
     if x.device.type in ("cpu", "cuda"):  # batch_norm's own kernel: on a CPU 20 times as fast as var_mean
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
@@ -145,7 +145,7 @@ def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     plain operations take at least half as long again; its backward turns into plain operations when it is
     itself to be differentiated.
     """
-    return (_StackedInGraph if _inside_func() else _InGraph).apply(x, *others)  # type: ignore[no-any-return]
+    return (_StackedInGraph if _inside_func() else _InGraph).apply(x, *others)
 
 
 def _in_graph_forward(

@@ -11,10 +11,12 @@ from experiments.models.mlp import Normaliser, glorot_
 
 
 class CNN(nn.Module):
-    """Images x [B, C, H, W] -> logits [B, classes]. Normalisation on the four convolutions and the first fully connected layer.
+    """Images x [B, C, H, W] -> logits [B, classes]. Normalisation on the four convolutions and the first
+    fully connected layer.
 
-    The paper gives no widths: widths (32, 32, 64, 64), hidden 512 and dropout (.25, .25, .5) are those of the old Keras CIFAR-10
-    example, whose convolutions are 3x3, the first of each pair 'same', the second 'valid' (our fill-in).
+    The paper gives no widths: widths (32, 32, 64, 64), hidden 512 and dropout (.25, .25, .5) are those of the
+    old Keras CIFAR-10 example, whose convolutions are 3x3, the first of each pair 'same', the second 'valid'
+    (our fill-in).
     """
 
     def __init__(

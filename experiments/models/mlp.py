@@ -13,11 +13,13 @@ Normaliser = Callable[[int], nn.Module]
 class MLP(nn.Module):
     """x [B, ...] -> logits [B, classes].
 
-    placement "before": linear, norm, ReLU (as Lasagne's batch_norm() does); "after": linear, ReLU, norm (as the paper's analysis).
-    Weights Glorot uniform, biases 0, the Lasagne defaults.
+    placement "before": linear, norm, ReLU (as Lasagne's batch_norm() does); "after": linear, ReLU, norm (as
+    the paper's analysis). Weights Glorot uniform, biases 0, the Lasagne defaults.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], classes: int, norm: Normaliser, placement: str = "before") -> None:
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], classes: int, norm: Normaliser, placement: str = "before"
+    ) -> None:
         super().__init__()
         sizes = [inputs, *hidden]
         self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, hidden, strict=False))
@@ -34,7 +36,9 @@ class MLP(nn.Module):
 
 
 def glorot_(module: nn.Module) -> None:
-    """Glorot uniform weights and zero biases for one linear or convolutional layer; leaves other modules alone."""
+    """Glorot uniform weights and zero biases for one linear or convolutional layer; leaves other modules
+    alone.
+    """
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 
 class GridSweeper(Sweeper):
     def __init__(self) -> None:
-        self.config: Optional[DictConfig] = None
+        self.config: DictConfig | None = None
         self.launcher: Any = None
-        self.hydra_context: Optional[HydraContext] = None
+        self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
@@ -47,6 +47,8 @@ class GridSweeper(Sweeper):
 
 
 ConfigStore.instance().store(
-    group="hydra/sweeper", name="grid", provider="experiments",
+    group="hydra/sweeper",
+    name="grid",
+    provider="experiments",
     node={"_target_": "hydra_plugins.grid_sweeper.grid_sweeper.GridSweeper"},
-)  # fmt: skip
+)

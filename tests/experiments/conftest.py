@@ -41,14 +41,20 @@ class Cli:
 
     def start(self, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.words(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            self.words(*args),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             **{"env": self.env, "cwd": ROOT, **kwargs},
-        )  # fmt: skip
+        )
 
     def records(self, table: str = "T3") -> dict[str, dict[str, Any]]:
         """Whole records by run id."""
         out = {}
-        for path in [*self.runs.glob(f"{table}/*/record.json"), *self.runs.glob(f"{table}/shards/*/records.jsonl")]:
+        for path in [
+            *self.runs.glob(f"{table}/*/record.json"),
+            *self.runs.glob(f"{table}/shards/*/records.jsonl"),
+        ]:
             for line in path.read_bytes().splitlines():
                 record = store.unseal(line)
                 assert record is not None, path
@@ -65,9 +71,16 @@ def cli(tmp_path: Path) -> Cli:
 def make_record() -> Callable[..., dict[str, Any]]:
     def make(**changes: Any) -> dict[str, Any]:
         record = {
-            "schema": 1, "run_id": "00000000000000aa", "table": "T3", "profile": "smoke", "status": "finished", "config": {"seed": 0},
-            "code": "c0de", "time": {"finished": "2026-01-01T00:00:00.000Z"}, "metrics": {"test_error": 2.5},
-        }  # fmt: skip
+            "schema": 1,
+            "run_id": "00000000000000aa",
+            "table": "T3",
+            "profile": "smoke",
+            "status": "finished",
+            "config": {"seed": 0},
+            "code": "c0de",
+            "time": {"finished": "2026-01-01T00:00:00.000Z"},
+            "metrics": {"test_error": 2.5},
+        }
         return json.loads(json.dumps({**record, **changes}))
 
     return make

@@ -1,4 +1,6 @@
-"""The real command line: the smoke grid, resuming, failing, stopping, bad input, the user's own layer and data."""
+"""The real command line: the smoke grid, resuming, failing, stopping, bad input, the user's own layer and
+data.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def test_the_smoke_grid_whole_and_again(cli):
     again = cli("-m", "table=T3", "profile=smoke")
     assert again.returncode == 0 and "30 done before, 0 to do" in again.stdout and cli.records() == records
     status = subprocess.run(
-        [sys.executable, "-m", "experiments.status", f"runs={cli.runs}"], capture_output=True, text=True, cwd=ROOT, env=cli.env
+        [sys.executable, "-m", "experiments.status", f"runs={cli.runs}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=cli.env,
     )
     (row,) = [line.split() for line in status.stdout.splitlines() if " smoke " in line]
     assert row == ["T3", "smoke", "30", "30", "0", "0", "0", "0", "0", "0"]
@@ -54,8 +60,18 @@ def test_a_single_run_and_the_same_run_in_a_sweep_are_one(cli):
     assert cli.records()[run_id] == record
 
 
+@pytest.mark.slow
 def test_sigkill_and_resume_end_bit_for_bit_as_the_uninterrupted_run(cli, tmp_path):
-    words = ("table=T3", "profile=smoke", "column=cifar10", "alpha=0.5", "seed=3", "epochs=12", "data.limit_train=1000", "threads=1")
+    words = (
+        "table=T3",
+        "profile=smoke",
+        "column=cifar10",
+        "alpha=0.5",
+        "seed=3",
+        "epochs=12",
+        "data.limit_train=1000",
+        "threads=1",
+    )
     run = cli.start(*words, "checkpoint_every=0")
     deadline = time.time() + 120
     while not (found := list(cli.runs.glob("T3/*/checkpoint.*.pt"))) and time.time() < deadline:
@@ -75,8 +91,17 @@ def test_sigkill_and_resume_end_bit_for_bit_as_the_uninterrupted_run(cli, tmp_pa
     assert not list(cli.runs.glob("T3/*/checkpoint.*"))
 
 
+@pytest.mark.slow
 def test_a_killed_population_resumes_too(cli, tmp_path):
-    words = ("-m", "table=T3", "profile=smoke", "column=ni", "epochs=40", "data.limit_train=1000", "hydra.launcher.n_jobs=1")
+    words = (
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=ni",
+        "epochs=40",
+        "data.limit_train=1000",
+        "hydra.launcher.n_jobs=1",
+    )
     run = cli.start(*words, "checkpoint_every=0", start_new_session=True)
     deadline = time.time() + 120
     while not (found := list(cli.runs.glob("T3/shards/*/checkpoint.*.pt"))) and time.time() < deadline:
@@ -94,9 +119,12 @@ def test_a_killed_population_resumes_too(cli, tmp_path):
     assert resumed.keys() == straight.keys() and len(straight) == 10
     assert {r["time"]["resumed"] for r in resumed.values()} == {1}
     for run_id, r in resumed.items():
-        assert [r[k] for k in ("metrics", "curves", "weights")] == [straight[run_id][k] for k in ("metrics", "curves", "weights")]
+        assert [r[k] for k in ("metrics", "curves", "weights")] == [
+            straight[run_id][k] for k in ("metrics", "curves", "weights")
+        ]
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_and_record_are_done_again(cli):
     words = ("table=T3", "profile=smoke", "column=ni", "alpha=0.5", "seed=0")
     assert cli(*words).returncode == 0
@@ -109,8 +137,17 @@ def test_damaged_checkpoint_and_record_are_done_again(cli):
     assert cli.records()[run_id]["metrics"] == record["metrics"] and not list(path.parent.glob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_sweep_do_every_run_once(cli):
-    words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "population=1", "hydra.launcher.n_jobs=1", "alpha=1,0.5,0.25,0.1")
+    words = (
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=cifar10",
+        "population=1",
+        "hydra.launcher.n_jobs=1",
+        "alpha=1,0.5,0.25,0.1",
+    )
     both = [cli.start(*words) for _ in range(2)]
     out = [p.communicate(timeout=300) for p in both]
     assert [p.returncode for p in both] == [0, 0], out
@@ -146,37 +183,74 @@ class Exploding(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_layer_runs_without_editing_the_project(cli, tmp_path):
     cli.env |= own_module(tmp_path, LAYERS)
-    done = cli("-m", "table=T3", "profile=smoke", "column=mnist,cifar10", "norm=custom", "norm.name=mylayers.Scale", "+norm.options.size=0.5,2")
+    done = cli(
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=mnist,cifar10",
+        "norm=custom",
+        "norm.name=mylayers.Scale",
+        "+norm.options.size=0.5,2",
+    )
     assert done.returncode == 0, done.stderr
-    assert {(r["cell"]["row"], r["cell"]["column"], r["config"]["norm"]["options"]["size"]) for r in cli.records().values()} == {
-        ("mylayers.Scale", c, size) for c in ("mnist", "cifar10") for size in (0.5, 2)}  # fmt: skip
+    found = [(*r["cell"].values(), r["config"]["norm"]["options"]["size"]) for r in cli.records().values()]
+    assert set(found) == {("mylayers.Scale", c, size) for c in ("mnist", "cifar10") for size in (0.5, 2)}
 
 
+@pytest.mark.slow
 def test_a_failing_run_leaves_the_others_and_is_tried_again(cli, tmp_path):
     cli.env |= own_module(tmp_path, LAYERS)
-    sweep = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=custom", "norm.name=mylayers.Broken,mylayers.Scale")
+    sweep = cli(
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=ni",
+        "norm=custom",
+        "norm.name=mylayers.Broken,mylayers.Scale",
+    )
     assert sweep.returncode == 1 and "1 failed, 1 finished" in sweep.stdout, sweep.stdout + sweep.stderr
     (failed,) = [r for r in cli.records().values() if r["status"] == "failed"]
     assert "out of luck" in failed["error"] and failed["metrics"] == {} and failed["run_id"] in sweep.stderr
     (tmp_path / "mylayers.py").write_text(LAYERS.replace("Broken.count > 6", "False"))
-    again = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=custom", "norm.name=mylayers.Broken,mylayers.Scale")
+    again = cli(
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=ni",
+        "norm=custom",
+        "norm.name=mylayers.Broken,mylayers.Scale",
+    )
     assert again.returncode == 0 and "1 done before, 1 to do" in again.stdout
     assert {r["status"] for r in cli.records().values()} == {"finished"}
     assert len(list((cli.runs / "T3" / "superseded").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result_and_not_retried(cli, tmp_path):
     cli.env |= own_module(tmp_path, LAYERS)
-    words = ("table=T3", "profile=smoke", "column=ni", "norm=custom", "norm.name=mylayers.Exploding", "optimizer.lr=1000")
+    words = (
+        "table=T3",
+        "profile=smoke",
+        "column=ni",
+        "norm=custom",
+        "norm.name=mylayers.Exploding",
+        "optimizer.lr=1000",
+    )
     one = cli(*words)
     assert one.returncode == 0, one.stderr
     (record,) = cli.records().values()
-    assert record["status"] == "diverged" and record["diverged_epoch"] == 1 and record["metrics"]["test_error"] == 100.0
+    assert (
+        record["status"] == "diverged"
+        and record["diverged_epoch"] == 1
+        and record["metrics"]["test_error"] == 100.0
+    )
     assert "done before" in cli(*words).stdout
 
 
+@pytest.mark.slow
 def test_a_normaliser_that_does_not_fit_is_left_out_with_one_line_why(cli):
     sweep = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=instance,batch")
     assert sweep.returncode == 0 and "1 finished" in sweep.stdout
@@ -186,6 +260,7 @@ def test_a_normaliser_that_does_not_fit_is_left_out_with_one_line_why(cli):
     assert only.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_users_own_pictures(cli, tmp_path):
     rng = np.random.default_rng(0)
     for part, n in (("train", 30), ("test", 10)):
@@ -193,16 +268,34 @@ def test_a_users_own_pictures(cli, tmp_path):
             folder = tmp_path / "pictures" / part / c
             folder.mkdir(parents=True)
             for i in range(n):
-                Image.fromarray(rng.integers(level - 30, level + 30, (20, 24, 3)).astype(np.uint8)).save(folder / f"{i}.png")
-    words = ("table=T3", "profile=smoke", "data=folder", f"data.path={tmp_path / 'pictures'}", "data.val_fraction=0.2", "batch_size=10", "alpha=1")
+                Image.fromarray(rng.integers(level - 30, level + 30, (20, 24, 3)).astype(np.uint8)).save(
+                    folder / f"{i}.png"
+                )
+    words = (
+        "table=T3",
+        "profile=smoke",
+        "data=folder",
+        f"data.path={tmp_path / 'pictures'}",
+        "data.val_fraction=0.2",
+        "batch_size=10",
+        "alpha=1",
+    )
     done = cli(*words)
     assert done.returncode == 0, done.stderr
     (record,) = cli.records().values()
     assert record["data"]["n_test"] == 20 and record["cell"]["column"] == "folder"
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_checkpoint_and_says_how_to_go_on(cli):
-    words = ("table=T3", "profile=smoke", "column=cifar10", "alpha=0.5", "epochs=500", "data.limit_train=1000")
+    words = (
+        "table=T3",
+        "profile=smoke",
+        "column=cifar10",
+        "alpha=0.5",
+        "epochs=500",
+        "data.limit_train=1000",
+    )
     run = cli.start(*words)
     deadline = time.time() + 120
     while not list(cli.runs.glob("T3/jobs/*.json")) and time.time() < deadline:
@@ -213,8 +306,17 @@ def test_ctrl_c_finishes_the_checkpoint_and_says_how_to_go_on(cli):
     assert len(list(cli.runs.glob("T3/*/checkpoint.*.pt"))) == 1 and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
-    words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "population=1", "epochs=500", "data.limit_train=1000")
+    words = (
+        "-m",
+        "table=T3",
+        "profile=smoke",
+        "column=cifar10",
+        "population=1",
+        "epochs=500",
+        "data.limit_train=1000",
+    )
     run = cli.start(*words, start_new_session=True)
     deadline = time.time() + 120
     while len(list(cli.runs.glob("T3/jobs/*.json"))) < 1 and time.time() < deadline:
@@ -243,6 +345,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multirun", [False, True], ids=["run", "sweep"])
 @pytest.mark.parametrize(("words", "what"), BAD, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
 def test_bad_input_is_one_line_and_status_2(cli, words, what, multirun):
@@ -253,12 +356,20 @@ def test_bad_input_is_one_line_and_status_2(cli, words, what, multirun):
     assert done.returncode == 2 and len(lines) == 1 and what in lines[0], done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_data_set_says_what_where_from_and_where_to(cli, tmp_path):
-    done = cli("table=T3", "profile=cpu", "column=ni", f"data.root={tmp_path / 'nothing'}", f"data.cache={tmp_path / 'cache'}")
+    done = cli(
+        "table=T3",
+        "profile=cpu",
+        "column=ni",
+        f"data.root={tmp_path / 'nothing'}",
+        f"data.cache={tmp_path / 'cache'}",
+    )
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert all(w in done.stderr for w in ("kddcup99", "http", str(tmp_path / "nothing"), "licence"))
 
 
+@pytest.mark.slow
 def test_an_unwritable_store_loses_nothing_and_starts_nothing(cli, tmp_path):
     (tmp_path / "file").write_text("")
     cli.runs = tmp_path / "file" / "runs"
@@ -268,8 +379,22 @@ def test_an_unwritable_store_loses_nothing_and_starts_nothing(cli, tmp_path):
 
 
 def test_help_explains_the_words_and_cfg_shows_the_resolved_point(cli):
-    shown = subprocess.run([sys.executable, "-m", "experiments", "--help"], capture_output=True, text=True, cwd=ROOT, env=cli.env)
-    for word in ("table", "profile", "settings", "variant", "data", "norm", "model", "optimizer", "tracking", "hydra/launcher", "rerun"):
+    shown = subprocess.run(
+        [sys.executable, "-m", "experiments", "--help"], capture_output=True, text=True, cwd=ROOT, env=cli.env
+    )
+    for word in (
+        "table",
+        "profile",
+        "settings",
+        "variant",
+        "data",
+        "norm",
+        "model",
+        "optimizer",
+        "tracking",
+        "hydra/launcher",
+        "rerun",
+    ):
         assert word in shown.stdout
     cfg = cli("--cfg", "job", "table=T3", "column=ni", "alpha=0.5")
     assert cfg.returncode == 0 and "kdd_keel" in cfg.stdout and "alpha: 0.5" in cfg.stdout

@@ -12,7 +12,9 @@ ASK = "from experiments import provenance as p; print(p.code_hash('experiments.t
 
 
 def code_hash(tree: Path) -> str:
-    return subprocess.run([sys.executable, "-c", ASK], cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", ASK], cwd=tree, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_stale_means_the_code_that_makes_the_numbers_changed(tmp_path):

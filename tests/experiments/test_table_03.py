@@ -24,19 +24,46 @@ def make_data(shape=(12,), classes=3, n=120, seed=0, error="error", **changes) -
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(0, classes, (n,), generator=g)
     x = torch.randn(n, *shape, generator=g) + y.view(-1, *[1] * len(shape))
-    parts = {"x_train": x[:80], "y_train": y[:80], "x_val": x[80:100], "y_val": y[80:100], "x_test": x[100:], "y_test": y[100:]}
+    parts = {
+        "x_train": x[:80],
+        "y_train": y[:80],
+        "x_val": x[80:100],
+        "y_val": y[80:100],
+        "x_test": x[100:],
+        "y_test": y[100:],
+    }
     names = tuple(map(str, range(classes)))
-    return DataSet(**{**parts, "name": "made", "classes": names, "fingerprint": "f", "source": "", "licence": "", "notes": (), "error": error,
-                      **changes})  # fmt: skip
+    return DataSet(
+        **{
+            **parts,
+            "name": "made",
+            "classes": names,
+            "fingerprint": "f",
+            "source": "",
+            "licence": "",
+            "notes": (),
+            "error": error,
+            **changes,
+        }
+    )
 
 
 def make_run(**changes) -> t3.Run:
     run = t3.Run(
-        table="T3", data=config.Data("made", 0.1, None, None, {}), model=config.Model("mlp", [9, 7], [], []),
+        table="T3",
+        data=config.Data("made", 0.1, None, None, {}),
+        model=config.Model("mlp", [9, 7], [], []),
         norm=config.Norm("diminishing", {}),
         optimizer=config.Optimizer("Adagrad", 0.05, 1e-3, {"initial_accumulator_value": 1e-6, "eps": 0.0}),
-        alpha=0.5, reading="C", initial="zero_one", unit="epoch", placement="before", batch_size=20, epochs=3, seed=0,
-    )  # fmt: skip
+        alpha=0.5,
+        reading="C",
+        initial="zero_one",
+        unit="epoch",
+        placement="before",
+        batch_size=20,
+        epochs=3,
+        seed=0,
+    )
     return t3.check(dataclasses.replace(run, **changes))
 
 
@@ -46,7 +73,9 @@ def trained(*runs, data=None):
 
 
 def test_training_is_the_papers_loop_written_out():
-    """Reading C with alpha=1 trains as batch normalization does; AdaGrad and L2 as Lasagne writes them, in numpy-like steps."""
+    """Reading C with alpha=1 trains as batch normalization does; AdaGrad and L2 as Lasagne writes them, in
+    numpy-like steps.
+    """
     data, run = make_data(), make_run(alpha=1)
     torch.manual_seed(run.seed)
     net = MLP(12, [9, 7], 3, lambda n: nn.BatchNorm1d(n, eps=1e-4), "before")
@@ -72,7 +101,7 @@ def test_training_is_the_papers_loop_written_out():
 
 def test_l2_is_on_weights_alone():
     state = t3.State([make_run()], make_data(), torch.device("cpu"))
-    names = {n: p for n, p in state.net.named_parameters()}
+    names = dict(state.net.named_parameters())
     decayed = {n for n, p in names.items() if any(p is q for q in state.optimizer.param_groups[0]["params"])}
     assert decayed == {"linears.0.weight", "linears.1.weight", "out.weight"}
     assert state.optimizer.param_groups[0]["weight_decay"] == pytest.approx(2e-3)
@@ -80,7 +109,7 @@ def test_l2_is_on_weights_alone():
 
 
 RUNS = [
-    dict(alpha=a, reading=reading, initial=initial, unit=unit, seed=s)
+    {"alpha": a, "reading": reading, "initial": initial, "unit": unit, "seed": s}
     for reading, initial, unit, cases in [
         ("C", "zero_one", "epoch", [(1, 0), ("inv_m", 1), ("inv_m2", 0), (0.25, 3)]),
         ("A", "first_batch", "step", [(0.5, 0), ("inv_m2", 1)]),
@@ -110,7 +139,11 @@ def test_a_member_of_a_population_is_the_run_alone(reading, monkeypatch):
 
 
 def test_seeds_pair_initial_values_and_order_across_alpha():
-    state = t3.State([make_run(alpha=1), make_run(alpha=0.1), make_run(alpha=0.1, seed=1)], make_data(), torch.device("cpu"))
+    state = t3.State(
+        [make_run(alpha=1), make_run(alpha=0.1), make_run(alpha=0.1, seed=1)],
+        make_data(),
+        torch.device("cpu"),
+    )
     w = dict(state.net.named_parameters())["linears.0.weight"]
     assert torch.equal(w[0], w[1]) and not torch.equal(w[0], w[2])
 
@@ -118,7 +151,9 @@ def test_seeds_pair_initial_values_and_order_across_alpha():
 def test_resume_in_the_middle_of_an_epoch_is_bit_identical(monkeypatch):
     """Stop after any yield, with dropout: state and torch's generator are all there is."""
     data = make_data(shape=(1, 12, 12), n=120)
-    data = dataclasses.replace(data, x_train=data.x_train.repeat(60, 1, 1, 1), y_train=data.y_train.repeat(60))
+    data = dataclasses.replace(
+        data, x_train=data.x_train.repeat(60, 1, 1, 1), y_train=data.y_train.repeat(60)
+    )
     run = make_run(model=config.Model("cnn", [5], [2, 2], [0.3, 0.5]), epochs=2)
 
     def finish(stop_at):
@@ -154,7 +189,8 @@ def test_parameter_counts_of_the_papers_networks():
     norm = nn.BatchNorm1d
     assert count(MLP(784, [300, 300], 10, norm)) == 784 * 300 + 300 * 300 + 300 * 10 + 610 + 4 * 300
     cnn = CNN((3, 32, 32), [32, 32, 64, 64], 512, 10, [0.25, 0.25, 0.5], nn.BatchNorm2d, norm)
-    # the old Keras example has 1,250,858 parameters; to these come a gain and a shift for each of 192 maps and 512 units
+    # the old Keras example has 1,250,858 parameters; to these come a gain and a shift for each of 192 maps
+    # and 512 units
     assert count(cnn) == 1_250_858 + 2 * (192 + 512)
 
 
@@ -210,7 +246,9 @@ def test_a_prediction_that_is_not_finite_is_wrong():
     logits = torch.zeros(1, 4, 3)
     logits[0, :, 0] = 1
     logits[0, 1, 2], logits[0, 2, 1] = math.nan, math.inf
-    error, wrong = measure.errors(Fixed(logits), torch.arange(4.0)[:, None], torch.zeros(4, dtype=torch.long), 3, "error")
+    error, wrong = measure.errors(
+        Fixed(logits), torch.arange(4.0)[:, None], torch.zeros(4, dtype=torch.long), 3, "error"
+    )
     assert error == [50.0] and wrong.tolist() == [[False, True, True, False]]
 
 
@@ -232,20 +270,29 @@ def test_weight_norm_by_hand():
 
 def test_summary_of_curves_worked_by_hand():
     curves = {
-        "test_error": [9.0, 4.0, 3.0, 5.0, 6.0, 4.0], "val_error": [9.0, 5.0, 6.0, 4.0, 4.0, 7.0],
-        "train_loss": [1.0, 0.5, 0.4, 0.3, 0.2, 0.1], "weight_norm": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
-    }  # fmt: skip
+        "test_error": [9.0, 4.0, 3.0, 5.0, 6.0, 4.0],
+        "val_error": [9.0, 5.0, 6.0, 4.0, 4.0, 7.0],
+        "train_loss": [1.0, 0.5, 0.4, 0.3, 0.2, 0.1],
+        "weight_norm": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    }
     assert t3.summarise(curves) == {
-        "test_error": 5.0, "test_error_last": 4.0, "test_error_best": 3.0, "val_error": 4.0,
-        "epoch_best_val": 4, "epoch_best_test": 3,  # the first of two equal ones
+        "test_error": 5.0,
+        "test_error_last": 4.0,
+        "test_error_best": 3.0,
+        "val_error": 4.0,
+        "epoch_best_val": 4,
+        "epoch_best_test": 3,  # the first of two equal ones
         "test_error_variance": (1**2 / 2 + 2**2 / 2) / 2,  # 5 -> 6 -> 4
-        "train_loss_last": 0.1, "weight_norm_last": 6.0,
-    }  # fmt: skip
+        "train_loss_last": 0.1,
+        "weight_norm_last": 6.0,
+    }
 
 
 def test_alpha_zero_never_moves_the_statistics_and_alpha_one_takes_the_last_batch():
     data = make_data()
-    slow = config.Optimizer("SGD", 1e-6, 0.0, {})  # so that the weights are the same before and after the last step
+    slow = config.Optimizer(
+        "SGD", 1e-6, 0.0, {}
+    )  # so that the weights are the same before and after the last step
     (a0, _), (a1, _) = (trained(make_run(alpha=a, optimizer=slow), data=data) for a in (0, 1))
     assert torch.equal(dict(a0.net.named_buffers())["norms.0.running_mean"], torch.zeros(9))
     last = measure.shuffle(80, 0, 2)[60:80]

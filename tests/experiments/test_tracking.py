@@ -1,4 +1,6 @@
-"""Weights & Biases never stops, slows or loses a run: missing, crashing, hanging, and really there but offline."""
+"""Weights & Biases never stops, slows or loses a run: missing, crashing, hanging, and really there but
+offline.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ ONE = ("table=T3", "profile=smoke", "column=ni", "alpha=0.5", "seed=0")
 STUBS = {
     "missing": "raise ImportError('no wandb here')",
     "crashing": "def init(**words):\n    raise RuntimeError('quota')",
-    "hanging": "import os, time\ndef init(**words):\n    print('pid', os.getpid(), flush=True)\n    time.sleep(3600)",
+    "hanging": "import os, time\ndef init(**words):\n    print('pid', os.getpid(), flush=True)"
+    "\n    time.sleep(3600)",
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUBS)
 def test_a_wandb_that_does_not_work_costs_nothing(cli, tmp_path, kind):
     (tmp_path / "stub").mkdir()
@@ -30,7 +34,9 @@ def test_a_wandb_that_does_not_work_costs_nothing(cli, tmp_path, kind):
     done = cli(*ONE, "tracking=wandb")
     (tracked,) = cli.records().values()
     assert done.returncode == 0, done.stderr
-    assert [tracked[k] for k in ("run_id", "metrics", "curves", "weights")] == [plain[k] for k in ("run_id", "metrics", "curves", "weights")]
+    assert [tracked[k] for k in ("run_id", "metrics", "curves", "weights")] == [
+        plain[k] for k in ("run_id", "metrics", "curves", "weights")
+    ]
     log = cli.runs / "wandb" / "mirror.log"
     if kind == "hanging":  # it hangs still, and nobody waited
         while not (said := log.read_text().split()):
@@ -38,7 +44,10 @@ def test_a_wandb_that_does_not_work_costs_nothing(cli, tmp_path, kind):
         os.kill(int(said[1]), signal.SIGKILL)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed (extra `wandb`)")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="wandb is not installed (extra `wandb`)"
+)
 def test_a_real_wandb_offline_holds_config_curve_and_result(cli):
     cli.env |= {"HOME": str(cli.runs.parent), "WANDB_API_KEY": "", "NETRC": "/dev/null"}
     done = cli(*ONE, "tracking=wandb")

@@ -1,0 +1,137 @@
+"""The results section of the README, written from the committed snapshot between two marks: nothing in it is
+typed.
+
+<!-- begin: python -m reports readme table=T3 --> <!-- end -->
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from reports import site, store, tables, view
+from reports.analysis import TableReport
+
+ORDER = ("cpu", "quick")  # the profiles worth a newcomer's look, best data first
+
+
+def update(readme: Path, measured: Path, table: str) -> str:
+    """Rewrite the section of `table` and its pictures (measured/<table>/<column>.svg). Returns a line saying
+    what was done.
+
+    Raises ValueError where the README has no such section or the snapshot nothing to show.
+    """
+    text = readme.read_text(encoding="utf-8")
+    begin = f"<!-- begin: python -m reports readme table={table} -->\n"
+    found = re.search(re.escape(begin) + r".*?(?=<!-- end -->)", text, flags=re.S)
+    if not found:
+        raise ValueError(f"{readme} has no line {begin.strip()!r} followed by <!-- end -->")
+    reports = of_snapshot(measured, table)
+    pictures = save_pictures(reports[0], measured / table)
+    paths = [os.path.relpath(path, readme.parent) for path in pictures]
+    new = begin + section(reports, paths)
+    readme.write_text(text.replace(found.group(), new), encoding="utf-8")
+    return (
+        f"{readme}: {', '.join(r.profile for r in reports)}; {len(pictures)} pictures in {measured / table}"
+    )
+
+
+def of_snapshot(measured: Path, table: str) -> list[TableReport]:
+    loaded = store.load(measured / "nothing", measured)
+    reports = [site.analyse(loaded, table, profile) for profile in ORDER]
+    reports = [r for r in reports if (r.cells["n"] > 0).any()]
+    if not reports:
+        raise ValueError(
+            f"no records of {table} in {measured}: python -m reports snapshot table={table} puts them there"
+        )
+    return reports
+
+
+def save_pictures(report: TableReport, folder: Path) -> list[Path]:
+    out = []
+    cells = report.runs[(report.runs["match"] == "cell") & (report.runs["status"] != "failed")]
+    for column in report.published.data_columns:
+        mine = cells[cells["column"] == column]
+        if len(mine):
+            svg = view.error_figure(report, column, mine)
+            ground = '<rect width="100%" height="100%" fill="white"/>'  # a README may be read on a dark page
+            (folder / f"{column}.svg").write_text(
+                svg.replace("</desc>", "</desc>" + ground, 1), encoding="utf-8"
+            )
+            out.append(folder / f"{column}.svg")
+    return out
+
+
+def section(reports: list[TableReport], pictures: list[str]) -> str:
+    pub = reports[0].published
+    lines = [
+        f"**{reports[0].title}**, test error in per cent: mean ± sd, epoch chosen on validation.",
+        "",
+    ]
+    for report in reports:
+        lines += [
+            f"Profile `{report.profile}`: {'; '.join(basis(report, c) for c in pub.data_columns)}.",
+            "",
+            *table_of(report),
+            "",
+        ]
+    lines += [
+        " ".join(
+            f'<img src="{path}" width="{96 // len(pictures)}%" alt="error against alpha">'
+            for path in pictures
+        ),
+        "",
+    ]
+    lines += [
+        f"Verdicts on the claims (profile `{reports[0].profile}`; below three seeds always inconclusive):",
+        "",
+    ]
+    lines += tables_of_claims(reports[0])
+    return "\n".join(lines) + "\n"
+
+
+def cells_of(report: TableReport, column: str) -> dict[str, dict[str, Any]]:
+    metric = next(m.id for m in report.published.metrics if m.claim == "error")
+    mine = report.cells[(report.cells["column"] == column) & (report.cells["metric"] == metric)]
+    cells: list[dict[str, Any]] = mine.to_dict("records")  # type: ignore[assignment]
+    return {cell["row"]: cell for cell in cells}
+
+
+def basis(report: TableReport, column: str) -> str:
+    ran = [c for c in cells_of(report, column).values() if c["n"]]
+    name = report.published.group(column)
+    if not ran:
+        return f"{name} not run"
+    counts = sorted({int(c["n"]) for c in ran})
+    n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    standing = "" if ran[0]["standing"] == "same" else f" ({ran[0]['standing']})"
+    return f"{name} on `{ran[0]['data']}`{standing}, n = {n}"
+
+
+def table_of(report: TableReport) -> list[str]:
+    pub = report.published
+    by_column = {c: cells_of(report, c) for c in pub.data_columns}
+    heads = [pub.row_header["en"]]
+    for c in pub.data_columns:
+        heads += [f"{pub.group(c)}: survey", "ours"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in pub.rows:
+        words = [row.en]
+        for c in pub.data_columns:
+            cell = by_column[c][row.id]
+            words += [tables.number(cell["survey"], 2), tables.mean_sd(cell, 2)]
+        lines.append("| " + " | ".join(words) + " |")
+    return lines
+
+
+def tables_of_claims(report: TableReport) -> list[str]:
+    lines = ["| claim | survey's figures | source's figures | ours |", "| --- | --- | --- | --- |"]
+    for c in report.claims:
+        ours = c.verdict + (f" ({c.label})" if c.label else "")
+        lines.append(
+            f"| {c.id}: {tables.escape_markdown(c.sentence)} | {c.survey[1]} | {c.source[1]} |"
+            f" {tables.escape_markdown(ours)} |"
+        )
+    return lines
