@@ -70,8 +70,14 @@ def order(values: list[str]) -> tuple[list[str], bool]:
 
 def find(frame: pd.DataFrame, name: str) -> str:
     """The column that `name` means. Errors: ValueError, one line with the keys there are."""
-    hidden = [c for c in frame.columns if c in NOT_KEYS or frame[c].isna().all()]
-    return store.resolve(frame.drop(columns=hidden), name)
+    shown = [c for c in frame.columns if c not in NOT_KEYS and frame[c].notna().any()]
+    try:
+        return store.resolve(frame[shown], name)
+    except ValueError as error:
+        keys = sorted(c.split(".", 1)[1] for c in shown if c.startswith(("config.", "metrics.")))
+        raise ValueError(
+            str(error) if "there are" in str(error) else f"{error}; keys: {', '.join(keys)}"
+        ) from None
 
 
 def select(frame: pd.DataFrame, table: str, where: Mapping[str, str]) -> pd.DataFrame:

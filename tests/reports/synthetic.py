@@ -252,9 +252,11 @@ def write_grid(runs: Path, epochs: int = 12, profiles: Iterable[str] = ("quick",
     return key_of(paper)
 
 
-def cells(seeds: int = 3, epochs: int = 12, **options: Any) -> Iterator[dict[str, Any]]:
-    """The whole grid of a profile."""
-    for row, column, seed in itertools.product(ALPHAS, COLUMNS, range(seeds)):
+def cells(
+    seeds: int = 3, epochs: int = 12, columns: Iterable[str] = tuple(COLUMNS), **options: Any
+) -> Iterator[dict[str, Any]]:
+    """The grid of a profile, or some of its columns."""
+    for row, column, seed in itertools.product(ALPHAS, columns, range(seeds)):
         yield record(row, column, seed, epochs=epochs, **options)
 
 

@@ -52,7 +52,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid = json.loads((root / "runs/T3/grid.json").read_text())
     grid["profiles"]["cpu"] = synthetic.grid(epochs=5)["profiles"]["quick"]
     (root / "runs/T3/grid.json").write_text(json.dumps(grid))
-    records = [*synthetic.cells(2), *synthetic.variants(1), *synthetic.cells(1, epochs=5, profile="cpu")]
+    records = [*synthetic.cells(2), *synthetic.variants(1)]
+    records += synthetic.cells(1, 5, ["mnist"], profile="cpu")
     records.append(synthetic.record("a1", "mnist", 5, status="failed"))
     synthetic.write(root / "runs", records)
     nowhere = root / "none"

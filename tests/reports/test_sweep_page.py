@@ -158,7 +158,7 @@ def test_filters_compare_numbers_as_numbers(runs: Path) -> None:
 def test_index_lists_sweeps_and_a_build_brings_them_up_to_date(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     synthetic.write_grid(runs)
-    synthetic.write(runs, synthetic.cells(1), 10)
+    synthetic.write(runs, synthetic.cells(1, columns=["mnist"]), 10)
     site.build(runs, out, NOWHERE)
     found, before, _ = make(runs, out, x="alpha", y="test_error", **{"data.name": "mnist5k"})
     pages = check_site(out)
