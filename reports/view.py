@@ -55,7 +55,7 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "extra": extra_rows(report),
         "deviations": report.deviations.to_dict("records"),
         "verdicts": {v: sum(c.verdict == v for c in report.claims) for v in analysis.VERDICTS},
-        "fewest": min((c.n for c in report.claims if c.verdict != "not run"), default=0),
+        "fewest": min((c.n for c in report.claims if c.margin is not None), default=None),
         "commands": commands(report, plan),
     }
 
