@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import os
 import platform
 import subprocess
@@ -50,10 +51,22 @@ def code_hash(module: str, norm: str) -> str:
     own = ROOT / "norms" / f"{norm}.py"
     if own.exists():
         files |= _closure(f"norms.{norm}")
+    texts = [str(path.relative_to(ROOT)).encode() + b"\0" + _syntax(path).encode() for path in sorted(files)]
+    texts += [_syntax(path).encode() for path in _users_layer(norm)]
     h = hashlib.sha256()
-    for path in sorted(files):
-        h.update(str(path.relative_to(ROOT)).encode() + b"\0" + _syntax(path).encode() + b"\0")
+    for text in texts:
+        h.update(text + b"\0")
     return h.hexdigest()[:16]
+
+
+def _users_layer(norm: str) -> list[Path]:
+    """The file of a layer given by its dotted path; none where it cannot be found (the run will say so)."""
+    module = norm.rpartition(".")[0]
+    try:
+        spec = importlib.util.find_spec(module) if module else None
+    except (ImportError, ValueError):
+        return []
+    return [Path(spec.origin)] if spec and spec.origin and spec.origin.endswith(".py") else []
 
 
 def _closure(module: str) -> set[Path]:

@@ -74,14 +74,18 @@ def check_writable(runs: Path) -> None:
 
 
 def seal(record: dict[str, Any]) -> bytes:
-    """The record as one line of JSON, with the sha256 of everything else in it."""
-    record = {k: v for k, v in record.items() if k != "sha256"}
-    return orjson.dumps({**record, "sha256": _sha(record)}) + b"\n"
+    """The record as one line of canonical JSON, then the sha256 of that: readers check it without parsing."""
+    text = _canonical({k: v for k, v in record.items() if k != "sha256"})
+    sha = hashlib.sha256(text.encode()).hexdigest()
+    return f'{text[:-1]},"sha256":"{sha}"}}\n'.encode()
+
+
+def _canonical(record: dict[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _sha(record: dict[str, Any]) -> str:
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(record).encode()).hexdigest()
 
 
 def unseal(line: bytes) -> dict[str, Any] | None:

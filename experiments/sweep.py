@@ -222,6 +222,9 @@ def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path |
         "schema": 1,
         "table": table,
         "code": provenance.code_hash(base.module, base.norm.name),
+        "codes": {
+            p.stem: provenance.code_hash(base.module, p.stem) for p in (config.CONF / "norm").glob("*.yaml")
+        },
         "norm": base.norm.name,
         "primary": dict(base.get("primary", {})),
         "conf": _conf_digest(),

@@ -18,6 +18,8 @@ python -m reports print table=T3 [profile=quick]
     The comparison alone, in the terminal.
 python -m reports snapshot table=T3
     Put a compact copy of the records under reports/measured/, for committing.
+python -m reports readme table=T3 [file=README.md]
+    Write the README's results section and its pictures from that copy.
 python -m reports serve [port=8000] [dir=reports/output]
     Browse the site on this machine (127.0.0.1 only).
 
@@ -31,9 +33,10 @@ KEYS: dict[str, list[str | None]] = {  # command -> keys it knows; None = any fu
     "sweep": ["runs", "out", "measured", "table", "x", "y", "x2", None],
     "print": ["runs", "measured", "table", "profile"],
     "snapshot": ["runs", "measured", "table"],
+    "readme": ["measured", "table", "file"],
     "serve": ["port", "dir"],
 }
-NEEDED = {"sweep": ["table", "x", "y"], "print": ["table"], "snapshot": ["table"]}
+NEEDED = {"readme": ["table"], "sweep": ["table", "x", "y"], "print": ["table"], "snapshot": ["table"]}
 
 
 def parse(words: list[str]) -> tuple[str, dict[str, str]]:
@@ -148,6 +151,14 @@ def snapshot(options: dict[str, str]) -> int:
     return 0
 
 
+def readme(options: dict[str, str]) -> int:
+    from reports import readme as room
+
+    published.load(options["table"])
+    print(room.update(Path(options.get("file", "README.md")), where(options, "measured"), options["table"]))
+    return 0
+
+
 def serve(options: dict[str, str]) -> int:
     from reports.serve import serve as run
 
@@ -157,7 +168,14 @@ def serve(options: dict[str, str]) -> int:
     return run(Path(options.get("dir", DEFAULTS["out"])), int(port))
 
 
-COMMANDS = {"build": build, "sweep": sweep, "print": print_table, "snapshot": snapshot, "serve": serve}
+COMMANDS = {
+    "build": build,
+    "sweep": sweep,
+    "print": print_table,
+    "snapshot": snapshot,
+    "readme": readme,
+    "serve": serve,
+}
 
 
 def main(words: list[str]) -> int:
