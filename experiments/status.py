@@ -62,7 +62,7 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
     profiles = sorted(p.stem for p in (CONF / "settings" / table).glob("*.yaml"))
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         compose_here = config.cached(lambda words: compose("config", words))
-        grid = sweep.write_grid(table, profiles, compose_here, folder if folder.is_dir() else None)
+        grid = sweep.write_grid(table, compose_here, folder if folder.is_dir() else None)
         module = compose_here([f"table={table}"]).module
     found = store.finished(folder) if folder.is_dir() else {}
     by_config = {(r["profile"], r["config"]): r for r in found.values()}

@@ -207,10 +207,10 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
             if paper is not None and not path.exists():
                 store.write(path, orjson.dumps({"config": paper}))
         p.member["paper"] = cache[same]
-    write_grid(cfg.table, [cfg.profile], compose, folder)
+    write_grid(cfg.table, compose, folder)
 
 
-def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path | None) -> dict[str, Any]:
+def write_grid(table: str, compose: Compose, folder: Path | None) -> dict[str, Any]:
     """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until
     conf/ changes.
     """
@@ -232,7 +232,7 @@ def write_grid(table: str, profiles: list[str], compose: Compose, folder: Path |
     }
     if old.get("conf") == grid["conf"]:
         grid["profiles"] = old["profiles"]
-    for profile in profiles:
+    for profile in sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml")):
         if profile in grid["profiles"]:
             continue
         found: dict[str, dict[str, Any]] = {}
