@@ -144,7 +144,7 @@ def explained(verdict: str, found: Interval, usable: list[Component], missing: i
 def label_of(usable: list[claim_room.Part], components: list[Component], bases: dict[str, Basis]) -> str:
     """What the verdict rests on, where that is not simply the paper's data."""
     columns = dict.fromkeys(column for part in usable for column in part.columns)
-    on = [f"{bases[c].data} ({bases[c].standing})" for c in columns if bases[c].standing != "same"]
+    on = [f"{bases[c].data} ({bases[c].standing})" for c in columns if bases[c].standing not in ("same", "")]
     if on:
         on += [bases[c].data for c in columns if bases[c].standing == "same"]
     left = dict.fromkeys(c.why for c in components if usable and c.verdict == "not comparable")
