@@ -94,15 +94,18 @@ def css_variables(dark: bool) -> str:
     return "".join(f"--{name}:{colours[dark]};" for name, colours in PALETTE.items())
 
 
-def to_svg(fig: Figure, name: str, title: str, description: str) -> str:
-    """Figure -> one `<svg>` element that can stand inside HTML. `name` must be unique in its page."""
+def to_svg(fig: Figure, name: str, title: str, description: str, tight: bool = True) -> str:
+    """Figure -> one `<svg>` element that can stand inside HTML. `name` must be unique in its page.
+
+    tight=False for a figure that sets its own margins: measuring them draws everything twice.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
         fig.savefig(
             buffer,
             format="svg",
             transparent=True,
-            bbox_inches="tight",
+            bbox_inches="tight" if tight else None,
             pad_inches=0.04,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
@@ -357,20 +360,14 @@ def pattern(
 
     rows: initial statistics, cols: readings; panels[(row, col)]: at most two series (what m counts).
     """
-    fig, axes = _new(
-        2.6 * len(cols) + 0.6,
-        1.75 * len(rows) + 0.7,
-        len(rows),
-        len(cols),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    width, height = 2.5 * len(cols) + 0.65, 1.55 * len(rows) + 1.7  # inches
+    fig, axes = _new(width, height, len(rows), len(cols), sharex=True, sharey=True, squeeze=False)
     seen = [*published, *(v for group in panels.values() for s in group for v in s.y)]
     x = np.arange(len(labels))
     styles = [{"color": C["c1"], "marker": "o", "ls": "-"}, {"color": C["c2"], "marker": "^", "ls": "--"}]
     with matplotlib.rc_context(STYLE):
-        fig.subplots_adjust(hspace=0.28, wspace=0.08)
+        margins = {"left": 0.6 / width, "right": 1 - 0.05 / width, "bottom": 1.05 / height}
+        fig.subplots_adjust(top=1 - 0.55 / height, hspace=0.28, wspace=0.08, **margins)
         for r, row in enumerate(rows):
             for c, col in enumerate(cols):
                 ax = axes[r][c]
@@ -386,7 +383,7 @@ def pattern(
             ax.tick_params(axis="x", labelrotation=90, labelsize=7.5)
         for line in axes:
             line[0].set_ylabel(ylabel, fontsize=8)
-        fig.suptitle(title, fontsize=10, y=0.97)
+        fig.suptitle(title, fontsize=10, y=1 - 0.12 / height)
         handles: dict[str, Any] = {}
         for ax in axes.flat:
             handles.update({lab: h for h, lab in zip(*ax.get_legend_handles_labels(), strict=True)})
@@ -395,7 +392,7 @@ def pattern(
             handles.keys(),
             loc="lower center",
             ncols=len(handles),
-            bbox_to_anchor=(0.5, -0.06),
+            bbox_to_anchor=(0.5, 0.05 / height),
         )
     text = " ".join(
         f"[{col}, {row}] " + _describe(s, [labels[int(i)] for i in s.x])
@@ -407,6 +404,7 @@ def pattern(
         name,
         title,
         f"{ylabel} against {xlabel} for every way of reading the paper. {text or 'No runs yet.'}",
+        tight=False,
     )
 
 

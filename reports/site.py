@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def as_text(column: pd.Series) -> pd.Categorical:
     texts = [sweep.text_of(value) for value in values]
     places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     merged = np.asarray([places[text] for text in texts] + [-1])[codes]  # code -1, a missing value, stays -1
-    return pd.Categorical.from_codes(merged, categories=list(places))
+    return pd.Categorical.from_codes(merged, categories=pd.Index(list(places)))
 
 
 def as_json(report: analysis.TableReport) -> str:
@@ -144,8 +145,10 @@ def build_table(
     """Write the pages and downloads of one table; returns its part of the stamp."""
     pub, runs, grid = facts.load(table), of_table(loaded, table), loaded.grid.get(table, {})
     reports = [analyse(loaded, table, profile) for profile in profiles_of(runs)]
-    panes = [view.pane(report, runs, grid) for report in reports]
     runs = view.ordered_runs(runs, reports)
+    with ThreadPoolExecutor(1) as pool:  # writing 200,000 lines leaves the interpreter free to draw meanwhile
+        csv_of_runs = pool.submit(runs_csv, runs)
+        panes = [view.pane(report, runs, grid) for report in reports]
     files: dict[str, int] = {}
 
     def save(name: str, content: str | bytes) -> str:
@@ -154,7 +157,7 @@ def build_table(
 
     all_runs = ""
     if len(runs):
-        ending, content = runs_csv(runs)
+        ending, content = csv_of_runs.result()
         all_runs = save(f"downloads/{table}_runs.{ending}", content)
     shared = {
         "nav": navigation(index),
