@@ -101,7 +101,7 @@ def runs_csv(runs: pd.DataFrame) -> tuple[str, bytes]:
     return "csv.gz", gzip.compress(sink.getvalue(), compresslevel=1, mtime=0)
 
 
-def as_text(column: pd.Series) -> pd.Categorical:
+def as_text(column: pd.Series) -> pd.api.extensions.ExtensionArray:
     """A column of numbers and words as words, each value spelt once."""
     codes, values = pd.factorize(column)
     texts = [sweep.text_of(value) for value in values]
