@@ -216,7 +216,7 @@ def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]
         text = (
             f"All four features: {len(best)} of {len(mine)} variants"
             if all_four
-            else f"At most {most} features"
+            else f"At most {most} of the four features"
         )
         text += f" ({some(best)})."
         near, far = shaped[0], shaped[-1]
@@ -225,6 +225,8 @@ def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]
         first = next((v for v in shaped if v.primary and v is not near), None)
         text += f" The primary variant is off by {first.distance:.2f}×." if first else ""
         fewest = min(v.n for v in mine)
+        lacking = sum(any(map(math.isnan, v.errors)) for v in mine)
+        text += f" {lacking} of the {len(mine)} variants lack rows and cannot show all." if lacking else ""
         text += f" With n = {fewest}, differences of a few per cent are noise." if fewest < 10 else ""
         out.append({"group": pub.group(column), "data": mine[0].data, "text": text})
     if len(out) > 1:
