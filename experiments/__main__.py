@@ -101,6 +101,8 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
             from experiments import sweep
 
             cfg = sweep.settings([*words, *mine], compose_here)
+            if unfit := sweep.drop_unfit([point], cfg, compose_here)[1]:
+                raise BadInput(unfit[0])
             sweep.store.check_writable(sweep.Path(cfg.runs))
             sweep.fingerprint(
                 point, compose_here

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import importlib.util
 import itertools
 import json
 import types
@@ -314,6 +315,7 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
         cfg = with_values(compose(first + groups), plain_values)
         table = table_module(cfg)
         run = table.check(typed(table.Run, cfg))
+        check_layer(run.norm.name)
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) else ()
         out.setdefault(
@@ -330,6 +332,21 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
             ),
         )
     return list(out.values())
+
+
+def check_layer(name: str) -> None:
+    """A layer's name is one of conf/norm/ or the dotted path of a class whose module can be found."""
+    known = sorted(p.stem for p in (CONF / "norm").glob("*.yaml") if p.stem != "custom")
+    module = name.rpartition(".")[0]
+    try:
+        found = name in known or bool(module and importlib.util.find_spec(module))
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise BadInput(
+            f"norm.name={name}: no such layer; one of {', '.join(known)}, or the dotted path of a class"
+            " in a module that Python finds (PYTHONPATH)"
+        )
 
 
 def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:

@@ -196,7 +196,10 @@ def test_a_users_own_layer_runs_without_editing_the_project(cli, tmp_path):
         "+norm.options.size=0.5,2",
     )
     assert done.returncode == 0, done.stderr
-    found = [(*r["cell"].values(), r["config"]["norm"]["options"]["size"]) for r in cli.records().values()]
+    found = [
+        (r["cell"]["row"], r["cell"]["column"], r["config"]["norm"]["options"]["size"])
+        for r in cli.records().values()
+    ]
     assert set(found) == {("mylayers.Scale", c, size) for c in ("mnist", "cifar10") for size in (0.5, 2)}
 
 
@@ -258,6 +261,8 @@ def test_a_normaliser_that_does_not_fit_is_left_out_with_one_line_why(cli):
     assert line.startswith("norm=instance does not fit model=mlp")
     only = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=instance")
     assert only.returncode == 2
+    one = cli("table=T3", "profile=smoke", "column=ni", "norm=instance")
+    assert one.returncode == 2 and one.stderr.startswith("norm=instance does not fit")
 
 
 @pytest.mark.slow
