@@ -46,7 +46,7 @@ class Outcome:
             return 130
         if "refused" in self.runs.values() or (not self.runs and self.unfit):
             return 2
-        return 1 if "failed" in self.runs.values() else 0
+        return 1 if {"failed", "lost"} & set(self.runs.values()) else 0
 
 
 last_outcome: Outcome | None = None  # Hydra's multirun returns nothing, so the command line looks here
@@ -89,11 +89,19 @@ def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
         try:
             for ret in launch(words):
                 outcome.runs |= ret
-        except Exception:
+        except Exception as e:
             if not stop.is_set():  # a worker that was still starting does not survive Ctrl-C
-                raise
+                lines = str(e).strip().splitlines() or [""]
+                print(f"the launcher gave up: {type(e).__name__}: {lines[0]}", file=sys.stderr)
+                outcome.runs |= left_by(folder, todo, known)
     outcome.interrupted = stop.is_set()
     return outcome
+
+
+def left_by(folder: Path, todo: dict[str, Point], before: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What became of each run when the launcher died under the sweep: the store knows."""
+    now = store.finished(folder)
+    return {rid: now[rid]["status"] if now.get(rid) != before.get(rid) else "lost" for rid in todo}
 
 
 def settings(overrides: list[str], compose: Compose) -> DictConfig:

@@ -333,6 +333,21 @@ def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
     assert len(list(cli.runs.glob("T3/*/checkpoint.*.pt"))) >= 1 and not cli.records()
 
 
+@pytest.mark.slow
+def test_a_killed_worker_is_told_in_one_line_and_the_next_sweep_goes_on(cli):
+    words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "population=1", "alpha=1,0.5")
+    long = (*words, "epochs=500", "data.limit_train=1000", "checkpoint_every=0")
+    run = cli.start(*long)
+    deadline = time.time() + 120
+    while not (found := list(cli.runs.glob("T3/*/checkpoint.*.pt"))) and time.time() < deadline:
+        time.sleep(0.05)
+    beat = next(cli.runs.glob("T3/jobs/*.json"))
+    os.kill(json.loads(beat.read_bytes())["pid"], signal.SIGKILL)  # as the kernel does when memory is short
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 1 and "lost" in out and "Traceback" not in err, (out, err)
+    assert found and "the launcher gave up" in err
+
+
 BAD = [
     (("table=T99",), "T99"),
     (("alpha=1",), "no table given"),

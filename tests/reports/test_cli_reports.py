@@ -1,6 +1,7 @@
 """`python -m reports`: its words, one line and status 2 for bad input, the quick way out with nothing new."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_snapshot_then_build_without_runs(
 
 
 def test_a_pipe_that_closes_early_is_no_error(runs: Path, tmp_path: Path) -> None:
-    line = " ".join([sys.executable, "-m", "reports", "print", "table=T3", f"runs={runs}"])
+    line = shlex.join([sys.executable, "-m", "reports", "print", "table=T3", f"runs={runs}"])
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line} | head -1"], capture_output=True, text=True
     )
