@@ -342,6 +342,12 @@ class _DiminishingBatchNorm(nn.Module):
         if n <= (0 if self.reading == "A" and not self.correction else 1):
             size = x.size()  # in torch's words
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
+        if self.reading == "B" and torch.compiler.is_compiling():
+            return self._train_uncompiled(x)
+        return self._train(x)
+
+    def _train(self, x: Tensor) -> Tensor:
+        n = x.numel() // self.num_features
         how = self.average, self.eps_in, self.eps
         alpha = self.current_alpha()
         # Clones: the buffers are overwritten below, while autograd may still need what was in them.
@@ -372,6 +378,10 @@ class _DiminishingBatchNorm(nn.Module):
             self.running_statistic.copy_(next_stat)
             self.num_batches_tracked.add_(1)
         return y
+
+    # What a compiled B saves for its backward pass are the buffers themselves, not the clones: once they have
+    # changed, its gradient is wrong (torch 2.14). So torch.compile is kept out of B, and breaks the graph there.
+    _train_uncompiled = torch.compiler.disable(_train)
 
     def _corrected(self, var: Tensor, n: int) -> Tensor:
         return var * (n / (n - 1)) if self.correction else var
@@ -451,8 +461,9 @@ class DiminishingBatchNorm1d(_DiminishingBatchNorm):
     ``eps_in="variance"``, the work is that of the native batch_norm kernel. All readings run under
     ``torch.func.vmap(functional_call)`` with stacked parameters and buffers, and are twice differentiable.
 
-    Do not train B under ``torch.compile``: in torch 2.14 the compiled backward pass takes from the buffers,
-    once they have changed, what the forward pass took before; the gradient is wrong. A and C were right.
+    Under ``torch.compile``, training steps of B run uncompiled (the graph breaks there; ``fullgraph=True`` is
+    refused): in torch 2.14 the compiled backward pass would take from the buffers, once they have changed,
+    what the forward pass took before, and the gradient would be wrong. A, C and evaluation compile.
 
     Args:
         num_features: C.

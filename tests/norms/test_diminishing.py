@@ -511,12 +511,9 @@ def test_autocast_keeps_the_statistics_in_float32():
     assert torch.isfinite(model[0].weight.grad).all()
 
 
-COMPILED_B = pytest.mark.xfail(reason="torch.compile: see the docstring of the layer", raises=AssertionError)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("eps_in", ["sigma", "variance"])
-@pytest.mark.parametrize("reading", ["A", pytest.param("B", marks=COMPILED_B), "C"])
+@pytest.mark.parametrize("reading", ["A", "B", "C"])
 def test_compiled_equals_uncompiled(reading, eps_in):
     torch.manual_seed(0)
     layer = make(reading=reading, eps_in=eps_in, alpha="inv_m", initial="first_batch")
