@@ -63,7 +63,7 @@ def test_a_fixed_key_selects_sub_grids_and_brings_the_rest(composed):
         (p.run.data.name, p.run.model.name, p.run.epochs)
         for p in points(composed, "table=T3", "column=cifar10")
     }
-    assert found == ("glyphs", "cnn", 10)
+    assert found == ("glyphs", "cnn", 7)
     assert points(composed, "table=T3", "data=glyphs", "alpha=1", "seed=0") == points(
         composed, "table=T3", "column=cifar10", "alpha=1", "seed=0"
     )
