@@ -36,7 +36,7 @@ def is_weight(name: str) -> bool:
 def weight_norm(net: Any) -> list[float]:
     """Euclidean norm of all weights of each member, K values."""
     squares = [
-        p.detach().double().view(net.size, -1).square().sum(1)
+        p.detach().double().reshape(net.size, -1).square().sum(1)
         for n, p in net.named_parameters()
         if is_weight(n)
     ]
