@@ -141,7 +141,7 @@ def summary(outcome: Any) -> int:
     print(f"{outcome.table}: " + ", ".join(f"{len(ids)} {word}" for word, ids in sorted(by_word.items())))
     for run_id in by_word.get("failed", []):
         print(f"  failed: {run_id} (traceback in its record; the next sweep tries again)", file=sys.stderr)
-    if outcome.interrupted:
+    if outcome.interrupted or {"interrupted", "lost"} & by_word.keys():
         print("interrupted; run the same command again to go on from the checkpoints", file=sys.stderr)
     status: int = outcome.exit_status
     return status

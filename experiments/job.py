@@ -171,6 +171,7 @@ class Job:
         if len(self.ids) > 1:
             store.write(self.home / "members.json", config.canonical(self.ids).encode())
         self.resume(state)
+        self.heartbeat()
         with stop_requests(self.cfg.stop_file is None) as stop:
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu

@@ -24,7 +24,9 @@ from experiments import config, provenance, store
 from experiments.config import BadInput, Compose, Point
 from experiments.job import data_options
 
-Launch = Callable[[list[list[str]]], Sequence[Any]]
+Launch = Callable[
+    [list[list[str]], int], Sequence[Any]
+]  # jobs and the number of the first -> what each returned
 
 
 @dataclass
@@ -46,19 +48,22 @@ class Outcome:
             return 130
         if "refused" in self.runs.values() or (not self.runs and self.unfit):
             return 2
-        return 1 if {"failed", "lost"} & set(self.runs.values()) else 0
+        return 1 if {"failed", "lost", "interrupted"} & set(self.runs.values()) else 0
 
 
 last_outcome: Outcome | None = None  # Hydra's multirun returns nothing, so the command line looks here
 
 
-def run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
+def run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | None = None) -> Outcome:
+    """Everything typed, done. `launch` gets all jobs in one call or, where its launcher would start them all
+    together, `at_once` a call.
+    """
     global last_outcome
-    last_outcome = _run(overrides, compose, launch)
+    last_outcome = _run(overrides, compose, launch, at_once)
     return last_outcome
 
 
-def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
+def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | None) -> Outcome:
     points = config.points(overrides, compose)
     cfg = settings(overrides, compose)
     folder = Path(cfg.runs) / cfg.table
@@ -85,23 +90,37 @@ def _run(overrides: list[str], compose: Compose, launch: Launch) -> Outcome:
     jobs = with_pending(todo, folder)
     words = [[*config.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch
+    size, begun = at_once or len(jobs), time.time()
     with stopping(folder) as stop, Progress(folder, todo, sum(map(len, jobs))):
-        try:
-            for ret in launch(words):
-                outcome.runs |= ret
-        except Exception as e:
-            if not stop.is_set():  # a worker that was still starting does not survive Ctrl-C
-                lines = str(e).strip().splitlines() or [""]
-                print(f"the launcher gave up: {type(e).__name__}: {lines[0]}", file=sys.stderr)
-                outcome.runs |= left_by(folder, todo, known)
+        for first in range(0, len(jobs), size):
+            if stop.is_set():
+                break
+            try:
+                for ret in launch(words[first : first + size], first):
+                    outcome.runs |= ret
+            except Exception as e:  # the launcher's own: what a job raises is one of its results
+                if not stop.is_set():  # a worker that was still starting does not survive Ctrl-C
+                    asked = [rid for job in jobs[first : first + size] for rid in job]
+                    outcome.runs |= left_by(e, asked, folder, known, begun) | outcome.runs
     outcome.interrupted = stop.is_set()
     return outcome
 
 
-def left_by(folder: Path, todo: dict[str, Point], before: dict[str, dict[str, str]]) -> dict[str, str]:
-    """What became of each run when the launcher died under the sweep: the store knows."""
+def left_by(
+    error: Exception, asked: list[str], folder: Path, before: dict[str, dict[str, str]], begun: float
+) -> dict[str, str]:
+    """What became of the runs `asked` of a launcher that died under them (a worker out of memory, a cluster's
+    time limit): the store knows. BadInput where no job ever began, as with a cluster that is not there.
+    """
+    what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if not any(b["time"] >= begun for b in store.beats(folder)):
+        raise BadInput(f"the launcher could not start: {what}") from error
+    print(f"the launcher gave up: {what}", file=sys.stderr)
     now = store.finished(folder)
-    return {rid: now[rid]["status"] if now.get(rid) != before.get(rid) else "lost" for rid in todo}
+    goes_on = {path.parent.name for path in folder.glob("*/checkpoint.*.pt")}
+    goes_on |= {rid for _, ids in store.pending(folder) for rid in ids}
+    unfinished = {rid: "interrupted" if rid in goes_on else "lost" for rid in asked}
+    return unfinished | {rid: now[rid]["status"] for rid in asked if now.get(rid) != before.get(rid)}
 
 
 def settings(overrides: list[str], compose: Compose) -> DictConfig:

@@ -380,7 +380,7 @@ class _DiminishingBatchNorm(nn.Module):
         return y
 
     # What a compiled B saves for its backward pass are the buffers themselves, not the clones: once they have
-    # changed, its gradient is wrong (torch 2.14). So torch.compile is kept out of B, and breaks the graph there.
+    # changed, its gradient is wrong (torch 2.14). So torch.compile is kept out, and breaks the graph there.
     _train_uncompiled = torch.compiler.disable(_train)
 
     def _corrected(self, var: Tensor, n: int) -> Tensor:

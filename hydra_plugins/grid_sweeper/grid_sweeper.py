@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -33,9 +34,9 @@ class GridSweeper(Sweeper):
         def compose(overrides: list[str]) -> DictConfig:
             return loader.load_configuration(name, overrides, run_mode=RunMode.RUN, from_shell=False)
 
-        def launch(jobs: list[list[str]]) -> list[Any]:
+        def launch(jobs: list[list[str]], first: int) -> list[Any]:
             out = []
-            for i, ret in enumerate(self.launcher.launch(jobs, initial_job_idx=0)):
+            for i, ret in enumerate(self.launcher.launch(jobs, initial_job_idx=first), first):
                 try:
                     out.append(ret.return_value)
                 except Exception as e:  # before its runs could leave records: the others' results still count
@@ -43,7 +44,9 @@ class GridSweeper(Sweeper):
                     out.append({f"job {i}": "failed"})
             return out
 
-        return sweep.run(arguments, config.cached(compose), launch)
+        # submitit's local executor starts a process for every job at once, whatever the number of cores
+        local = type(self.launcher).__name__ == "LocalLauncher"
+        return sweep.run(arguments, config.cached(compose), launch, at_once=os.cpu_count() if local else None)
 
 
 ConfigStore.instance().store(

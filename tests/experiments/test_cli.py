@@ -344,8 +344,8 @@ def test_a_killed_worker_is_told_in_one_line_and_the_next_sweep_goes_on(cli):
     beat = next(cli.runs.glob("T3/jobs/*.json"))
     os.kill(json.loads(beat.read_bytes())["pid"], signal.SIGKILL)  # as the kernel does when memory is short
     out, err = run.communicate(timeout=120)
-    assert run.returncode == 1 and "lost" in out and "Traceback" not in err, (out, err)
-    assert found and "the launcher gave up" in err
+    assert run.returncode == 1 and "interrupted" in out and "Traceback" not in err, (out, err)
+    assert found and "the launcher gave up" in err and "run the same command again" in err
 
 
 BAD = [
