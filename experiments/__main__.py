@@ -19,7 +19,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import config
+from experiments import config, grid
 from experiments.config import CONF, BadInput
 
 
@@ -55,7 +55,7 @@ def _main(argv: list[str]) -> int:
 
     if args.multirun:
         if not any(o.startswith("table=") for o in args.overrides):
-            config.table_module(OmegaConf.create())
+            grid.table_module(OmegaConf.create())
         entry(job.run)()
         status = summary(sweep.last_outcome)
         show(args.overrides, sweep.last_outcome)
@@ -87,15 +87,15 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
     """
     if not running and not any(o.startswith("table=") for o in overrides):
         return overrides
-    for o in config.parse(overrides):
+    for o in grid.parse(overrides):
         if o.is_sweep_override():
             raise BadInput(f"{o.input_line}: several values need -m (python -m experiments -m ...)")
     extra = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        compose_here = config.cached(lambda words: compose("config", [*words, *extra]))
+        compose_here = grid.cached(lambda words: compose("config", [*words, *extra]))
         mine = [o for o in overrides if not o.startswith("hydra")]
-        point = config.points(mine, compose_here)[0]
-        typed_keys = {config.key_of(o) for o in config.parse(mine)}
+        point = grid.points(mine, compose_here)[0]
+        typed_keys = {grid.key_of(o) for o in grid.parse(mine)}
         words = [f"{k}={v}" for k, v in point.assignment.items() if k not in typed_keys]
         if running:
             from experiments import sweep
@@ -121,7 +121,7 @@ def show(overrides: list[str], outcome: Any) -> None:
     if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
         return
     typed_in = {
-        config.key_of(o).lstrip("+"): config.values(o) for o in config.parse(overrides) if not o.is_delete()
+        grid.key_of(o).lstrip("+"): grid.values(o) for o in grid.parse(overrides) if not o.is_delete()
     }
     swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
     words = [f"table={outcome.table}", f"runs={outcome.folder}"]
@@ -140,7 +140,8 @@ def summary(outcome: Any) -> int:
         by_word.setdefault(word, []).append(run_id)
     print(f"{outcome.table}: " + ", ".join(f"{len(ids)} {word}" for word, ids in sorted(by_word.items())))
     for run_id in by_word.get("failed", []):
-        print(f"  failed: {run_id} (traceback in its record; the next sweep tries again)", file=sys.stderr)
+        where = "" if run_id.startswith("job ") else "traceback in its record; "
+        print(f"  failed: {run_id} ({where}the next sweep tries again)", file=sys.stderr)
     if outcome.interrupted or {"interrupted", "lost"} & by_word.keys():
         print("interrupted; run the same command again to go on from the checkpoints", file=sys.stderr)
     status: int = outcome.exit_status

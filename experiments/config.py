@@ -1,49 +1,32 @@
-"""From what is typed to runs: the typed part of a config, a run's identity, and the grid of a table.
+"""The typed part of a config, and a run's identity.
 
-A *point* is one run that a config names. Grids are lists of sub-grids
-(`conf/settings/<table>/<profile>.yaml`): a list is an axis, anything else is fixed for that sub-grid. What
-the user types selects sub-grids, replaces axes or adds new ones:
-
-    column=ni            keeps the sub-grids whose `column` is ni; the same for data= and model=
-    alpha=0.3,0.6        replaces the axis alpha, and epochs=5 a fixed value
-    optimizer.lr=0.1     adds an axis with one value
-
-A single run is the first point of the grid that is left; a multirun is all of them.
+A table's `Run` is a dataclass made of the parts below. What it names determines a result, is checked for its
+types here, and is hashed into the run's id; everything else in the config (paths, device, tracking) is not.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
-import itertools
 import json
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-Compose = Callable[[list[str]], DictConfig]
 
 
 class BadInput(ValueError):
     """Something the user typed cannot be run: one line that says what, where, and what to do."""
 
 
-# ---- the parts of a config that determine a result; every table's `Run` is made of them
-# ---------------------------------------
+# ---- the parts of a config that determine a result; every table's `Run` is made of them -------------------
 
 
 @dataclass
@@ -88,6 +71,10 @@ def typed(schema: type, cfg: DictConfig) -> Any:
         return _fill(schema, OmegaConf.to_container(cfg, resolve=True), "")
     except OmegaConfBaseException as e:
         raise BadInput(str(e).splitlines()[0]) from e
+
+
+def is_group(key: str) -> bool:
+    return (CONF / key).is_dir()
 
 
 def _fill(schema: type, values: Any, where: str) -> Any:
@@ -141,8 +128,7 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
     raise BadInput(f"{key}={value}: expected {wanted}")
 
 
-# ---- identity ----------------------------------------------------------------------------------------------
-# ---------------------
+# ---- identity ---------------------------------------------------------------------------------------------
 
 
 def canonical(value: Any) -> str:
@@ -184,263 +170,5 @@ def run_id(run: Any, fingerprint: str) -> str:
     return digest({"run": identity(run), "data": fingerprint})
 
 
-# ---- points ------------------------------------------------------------------------------------------------
-# ---------------------
-
-
-@dataclass
-class Point:
-    """One run that the command line names: its config, and the words that make Hydra compose the same config
-    again.
-    """
-
-    run: Any
-    row: str
-    column: str
-    profile: str
-    shared: list[str]  # overrides without the stackable axes
-    member: dict[str, Any]  # values of the stackable axes, and `paper`
-    population: int
-    assignment: dict[str, str]  # every key of the grid and of the command line, as typed
-
-
-def cached(compose: Compose) -> Compose:
-    """Hydra takes a tenth of a second to compose a config, and a grid asks for the same few again and again.
-    Without Hydra's own node.
-    """
-    known: dict[tuple[str, ...], DictConfig] = {}
-
-    def compose_once(overrides: list[str]) -> DictConfig:
-        key = tuple(overrides)
-        if key not in known:
-            cfg = compose(overrides)
-            known[key] = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        return known[key]
-
-    return compose_once
-
-
-def table_module(cfg: DictConfig) -> ModuleType:
-    if not cfg.get("module"):
-        available = ", ".join(sorted(p.stem for p in (CONF / "table").glob("*.yaml")))
-        raise BadInput(f"no table given: say table=... (available: {available})")
-    return importlib.import_module(cfg.module)
-
-
-def parse(overrides: list[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(overrides)
-
-
-def values(override: Override) -> list[str]:
-    """The values of one typed override, as they would be typed one by one."""
-    if override.is_sweep_override():
-        return [str(v) for v in override.sweep_iterator(transformer=Transformer.encode)]
-    return [override.get_value_element_as_str()]
-
-
-def read(text: str) -> Any:
-    """A typed value as Hydra's grammar reads it: '0.5' -> 0.5, '[1,2]' -> [1, 2]."""
-    value = parse([f"x={text}"])[0].value()
-    return value.text if isinstance(value, QuotedString) else value
-
-
-def is_group(key: str) -> bool:
-    return (CONF / key).is_dir()
-
-
-def key_of(override: Override) -> str:
-    """The key as typed, with Hydra's + or ++ for one that is added."""
-    return ("++" if override.is_force_add() else "+" if override.is_add() else "") + str(
-        override.get_key_element()
-    ).lstrip("+")
-
-
-def head(typed_in: list[Override]) -> list[str]:
-    """What is typed but is no axis: the table, the profile, and Hydra's deletions (~key)."""
-    out = []
-    for o in typed_in:
-        if o.is_delete():
-            out.append(o.input_line or "")
-        elif o.get_key_element() in ("table", "profile"):
-            if len(values(o)) > 1:
-                raise BadInput(
-                    f"{o.input_line}: one {o.get_key_element()} a sweep; start one command for each"
-                )
-            out.append(o.input_line or "")
-    return out
-
-
-def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
-    """All points of the grid as {key: typed value}, seeds outermost so that a first seed of every cell is
-    done early.
-    """
-    typed_in = parse(overrides)
-    first = head(typed_in)
-    mine = {key_of(o): values(o) for o in typed_in if (o.input_line or "") not in first}
-    cfg = compose(first)
-    table_module(cfg)
-    subgrids: Any = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
-    selecting = [k for k in mine if (k == "column" or is_group(k)) and any(k in g for g in subgrids)]
-    kept = list(subgrids)
-    for key in sorted(selecting, key=lambda k: k != "column"):
-        agree = [g for g in kept if str(g.get(key)) in mine[key]]
-        if not agree and key == "column":
-            names = ", ".join(str(g[key]) for g in subgrids)
-            raise BadInput(f"column={','.join(mine[key])}: unknown column (this table has {names})")
-        kept = (
-            agree or kept[:1]
-        )  # a value the grid does not know, such as the user's own data, takes the first sub-grid's place
-    found: list[dict[str, str]] = []
-    for g in kept:
-        axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
-        axes |= {k: v for k, v in mine.items() if k not in selecting or str(g.get(k)) not in v}
-        keys = sorted(axes, key=lambda k: k != "seed")
-        found += [
-            dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))
-        ]
-    return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)
-
-
-def points(overrides: list[str], compose: Compose) -> list[Point]:
-    """Every point typed, checked before anything starts. Points that differ only in what has no effect are
-    one point.
-    """
-    first = head(parse(overrides))
-    out: dict[str, Point] = {}
-    for assignment in expand(overrides, compose):
-        groups = [
-            f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
-        ]  # what only Hydra can put in
-        plain_values = {k: v for k, v in assignment.items() if not is_group(k) and not k.startswith("+")}
-        cfg = with_values(compose(first + groups), plain_values)
-        table = table_module(cfg)
-        run = table.check(typed(table.Run, cfg))
-        check_layer(run.norm.name)
-        row, column = table.cell(run)
-        stack = table.STACK if table.can_stack(run) else ()
-        out.setdefault(
-            digest(identity(run)),
-            Point(
-                run=run,
-                row=row,
-                column=column,
-                profile=cfg.profile,
-                shared=[*first, *groups, *(f"{k}={v}" for k, v in plain_values.items() if k not in stack)],
-                member={k: read(assignment[k]) for k in stack if k in assignment},
-                population=int(cfg.population) if stack else 1,
-                assignment=assignment,
-            ),
-        )
-    return list(out.values())
-
-
-def check_layer(name: str) -> None:
-    """A layer's name is one of conf/norm/ or the dotted path of a class whose module can be found."""
-    known = sorted(p.stem for p in (CONF / "norm").glob("*.yaml") if p.stem != "custom")
-    module = name.rpartition(".")[0]
-    try:
-        found = name in known or bool(module and importlib.util.find_spec(module))
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise BadInput(
-            f"norm.name={name}: no such layer; one of {', '.join(known)}, or the dotted path of a class"
-            " in a module that Python finds (PYTHONPATH)"
-        )
-
-
-def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:
-    """The composed config with plain values put in, what Hydra would do for `key=value`, without composing
-    anew.
-    """
-    cfg = cfg.copy()
-    for k, v in assignment.items():
-        try:
-            parent, _, last = k.rpartition(".")
-            node = OmegaConf.select(cfg, parent) if parent else cfg
-            keys = (
-                list(node) if OmegaConf.is_dict(node) else []
-            )  # `in` would not see a key whose value is ???
-            if last not in keys:
-                raise BadInput(f"{k}={v}: no such key (see --cfg job for the keys; +{k}={v} adds one)")
-            OmegaConf.update(cfg, k, read(v))
-        except OmegaConfBaseException as e:
-            raise BadInput(f"{k}={v}: {str(e).splitlines()[0]}") from e
-    return cfg
-
-
-def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
-    """The same point of the grid under the paper profile, without the seed; None where the table has no such
-    column.
-
-    Carried over are the normaliser, the stackable axes and the primary variant's keys; all else is the paper
-    profile's.
-    """
-    column = point.assignment.get("column")
-    if column is None:
-        return None
-    table = point.run.table
-    base = compose([f"table={table}", "profile=paper"])
-    carried = {
-        k: v
-        for k, v in point.assignment.items()
-        if k in ("norm", "alpha", *base.get("primary", {})) or k.lstrip("+").startswith("norm.")
-    }
-    words = [
-        f"table={table}",
-        "profile=paper",
-        f"column={column}",
-        "seed=0",
-        *(f"{k}={v}" for k, v in carried.items()),
-    ]
-    config = plain(points(words, compose)[0].run)
-    config.pop("seed", None)
-    return config
-
-
 def plain(run: Any) -> dict[str, Any]:
     return dataclasses.asdict(run)
-
-
-def jobs(todo: list[Point]) -> list[list[Point]]:
-    """Points folded into jobs: same config but for the stackable axes, at most `population` members each, in
-    the points' order.
-    """
-    alike: dict[tuple[str, ...], list[tuple[int, Point]]] = {}
-    for i, p in enumerate(todo):
-        alike.setdefault(tuple(p.shared), []).append((i, p))
-    folded = []
-    for group in alike.values():
-        size = group[0][1].population
-        folded += [group[i : i + size] for i in range(0, len(group), size)]
-    return [[p for _, p in job] for job in sorted(folded, key=lambda job: job[0][0])]
-
-
-def job_overrides(job: list[Point]) -> list[str]:
-    """The override list that makes Hydra compose this job; its members differ only in what `members` says."""
-    return [*job[0].shared, "members=" + _grammar([p.member for p in job])]
-
-
-def _grammar(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_grammar(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_grammar(v) for v in value) + "]"
-    return "null" if value is None else str(value)
-
-
-def members(cfg: DictConfig) -> list[tuple[Any, str | None]]:
-    """The runs of one job, each with the key of its config under the paper profile.
-
-    The config itself, or the config with each member's own values put in.
-    """
-    table = table_module(cfg)
-    out = []
-    owns: Any = OmegaConf.to_container(cfg.members, resolve=True) if cfg.get("members") else [{}]
-    for own in owns:
-        one = cfg.copy()
-        for k, v in own.items():
-            OmegaConf.update(one, k, v)
-        out.append((table.check(typed(table.Run, one)), one.paper))
-    return out

@@ -24,7 +24,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 import data
-from experiments import config, provenance, store, tracking
+from experiments import config, grid, provenance, store, tracking
 
 
 class Interrupted(Exception):
@@ -38,9 +38,9 @@ def run(cfg: DictConfig) -> dict[str, str]:
     if cfg.stop_file is not None:  # in a sweep the parent turns Ctrl-C into the stop file
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-    members = config.members(cfg)
+    members = grid.members(cfg)
     runs = [r for r, _ in members]
-    table = config.table_module(cfg)
+    table = grid.table_module(cfg)
     folder = Path(cfg.runs) / runs[0].table
     try:
         fingerprint = data.fingerprint(runs[0].data.name, **data_options(cfg))

@@ -62,8 +62,8 @@ class Population:
         return sum(p.numel() for _, p in self.named_parameters()) // self.size
 
     def __call__(self, x: Tensor, shared: bool = False) -> Tensor:
-        """X [K, B, ...], or [B, ...] with shared=True (the same batch for every member) -> outputs [K, B,
-        ...].
+        """Outputs [K, B, ...] for x [K, B, ...], or for [B, ...], the same batch for every member, with
+        shared=True.
         """
         if self.size == 1:
             return self.single(x if shared else x.squeeze(0)).unsqueeze(0)

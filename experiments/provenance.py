@@ -18,6 +18,7 @@ ROOMS = ("norms", "data", "experiments")
 # Shared machinery that decides whether and where a run happens, not what comes out of it.
 MACHINERY = {
     "experiments.config",
+    "experiments.grid",
     "experiments.store",
     "experiments.job",
     "experiments.sweep",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from experiments import config, provenance, store, sweep
+from experiments import config, grid, provenance, store, sweep
 from experiments.config import CONF, BadInput
 
 HEADS = (
@@ -61,15 +61,15 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
     """One row a profile. Runs are matched by their configs, so no data set is needed."""
     profiles = sorted(p.stem for p in (CONF / "settings" / table).glob("*.yaml"))
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        compose_here = config.cached(lambda words: compose("config", words))
-        grid = sweep.write_grid(table, compose_here, folder if folder.is_dir() else None)
+        compose_here = grid.cached(lambda words: compose("config", words))
+        noted = sweep.write_grid(table, compose_here, folder if folder.is_dir() else None)
         module = compose_here([f"table={table}"]).module
     found = store.finished(folder) if folder.is_dir() else {}
     by_config = {(r["profile"], r["config"]): r for r in found.values()}
     fresh = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
     rows: list[tuple[object, ...]] = []
     for profile in profiles:
-        g = grid["profiles"][profile]
+        g = noted["profiles"][profile]
         code = {
             p["config"]["norm"]["name"]: provenance.code_hash(module, p["config"]["norm"]["name"])
             for p in g["points"]

@@ -69,8 +69,7 @@ def check_writable(runs: Path) -> None:
         ) from e
 
 
-# ---- records -----------------------------------------------------------------------------------------------
-# ---------------------
+# ---- records ----------------------------------------------------------------------------------------------
 
 
 def seal(record: dict[str, Any]) -> bytes:
@@ -178,8 +177,7 @@ def save_population(table: Path, population: str, records: Iterable[dict[str, An
     write(path, b"".join(map(seal, records)))
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------
-# ---------------------
+# ---- checkpoints ------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -224,8 +222,7 @@ def pending(table: Path) -> Iterator[tuple[str, list[str]]]:
                 yield path.parent.name, orjson.loads(path.read_bytes())
 
 
-# ---- locks and heartbeats
-# -------------------------------------------------------------------------------------------------------
+# ---- locks and heartbeats ---------------------------------------------------------------------------------
 
 
 class Busy(Exception):

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 import data
-from experiments import config, provenance, store
-from experiments.config import BadInput, Compose, Point
+from experiments import config, grid, provenance, store
+from experiments.config import BadInput
+from experiments.grid import Compose, Point
 from experiments.job import data_options
 
 Launch = Callable[
@@ -64,7 +65,7 @@ def run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | N
 
 
 def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | None) -> Outcome:
-    points = config.points(overrides, compose)
+    points = grid.points(overrides, compose)
     cfg = settings(overrides, compose)
     folder = Path(cfg.runs) / cfg.table
     store.check_writable(Path(cfg.runs))
@@ -88,7 +89,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     if not todo:
         return outcome
     jobs = with_pending(todo, folder)
-    words = [[*config.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
+    words = [[*grid.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch
     size, begun = at_once or len(jobs), time.time()
     with stopping(folder) as stop, Progress(folder, todo, sum(map(len, jobs))):
@@ -125,7 +126,7 @@ def left_by(
 
 def settings(overrides: list[str], compose: Compose) -> DictConfig:
     """The config of what is typed with one value only: paths, device, rerun; the same for every point."""
-    cfg = compose([o.input_line or "" for o in config.parse(overrides) if not o.is_sweep_override()])
+    cfg = compose([o.input_line or "" for o in grid.parse(overrides) if not o.is_sweep_override()])
     if str(cfg.device).split(":")[0] not in ("auto", "cpu", "cuda", "mps", "xpu"):
         raise BadInput(f"device={cfg.device}: choose auto, cpu, cuda, cuda:1 or mps")
     if cfg.rerun not in ("none", "failed", "stale", "all"):
@@ -191,7 +192,7 @@ def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[
 def why_unfit(point: Point, compose: Compose) -> str | None:
     import torch
 
-    table = config.table_module(compose(point.shared))
+    table = grid.table_module(compose(point.shared))
     run = point.run
     dataset = data.load(run.data.name, **data_options(compose(point.shared)), limit_train=200, limit_eval=200)
     try:
@@ -213,11 +214,10 @@ def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
             for rid in ids:
                 del left[rid]
     name = {id(p): rid for rid, p in left.items()}
-    return out + [[name[id(p)] for p in job] for job in config.jobs(list(left.values()))]
+    return out + [[name[id(p)] for p in job] for job in grid.jobs(list(left.values()))]
 
 
-# ---- what the reports need beside the records
-# -----------------------------------------------------------------------------------
+# ---- what the reports need beside the records -------------------------------------------------------------
 
 
 def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> None:
@@ -228,7 +228,7 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
     for p in points:
         same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
         if same not in cache:
-            paper = config.paper_config(p, compose)
+            paper = grid.paper_config(p, compose)
             cache[same] = None if paper is None else config.digest(paper)
             path = folder / "paper" / f"{cache[same]}.json"
             if paper is not None and not path.exists():
@@ -245,7 +245,7 @@ def write_grid(table: str, compose: Compose, folder: Path | None) -> dict[str, A
     with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError):
         old = orjson.loads((folder / "grid.json").read_bytes())  # type: ignore[operator]
     base = compose([f"table={table}"])
-    grid: dict[str, Any] = {
+    note: dict[str, Any] = {
         "schema": 1,
         "table": table,
         "code": provenance.code_hash(base.module, base.norm.name),
@@ -257,21 +257,21 @@ def write_grid(table: str, compose: Compose, folder: Path | None) -> dict[str, A
         "conf": _conf_digest(),
         "profiles": {},
     }
-    if old.get("conf") == grid["conf"]:
-        grid["profiles"] = old["profiles"]
+    if old.get("conf") == note["conf"]:
+        note["profiles"] = old["profiles"]
     for profile in sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml")):
-        if profile in grid["profiles"]:
+        if profile in note["profiles"]:
             continue
         found: dict[str, dict[str, Any]] = {}
         seeds = set()
-        for p in config.points([f"table={table}", f"profile={profile}"], compose):
+        for p in grid.points([f"table={table}", f"profile={profile}"], compose):
             c = config.plain(p.run)
             seeds.add(c.pop("seed"))
             found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
-        grid["profiles"][profile] = {"seeds": sorted(seeds), "points": list(found.values())}
-    if folder is not None and grid != old:
-        store.write(folder / "grid.json", orjson.dumps(grid))
-    return grid
+        note["profiles"][profile] = {"seeds": sorted(seeds), "points": list(found.values())}
+    if folder is not None and note != old:
+        store.write(folder / "grid.json", orjson.dumps(note))
+    return note
 
 
 def _conf_digest() -> str:
@@ -280,8 +280,7 @@ def _conf_digest() -> str:
     )
 
 
-# ---- stopping and progress
-# ------------------------------------------------------------------------------------------------------
+# ---- stopping and progress --------------------------------------------------------------------------------
 
 
 def _stop_file(folder: Path) -> Path:

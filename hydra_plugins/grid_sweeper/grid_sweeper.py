@@ -26,7 +26,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments import config, sweep  # here, so that finding the plugin costs nothing
+        from experiments import grid, sweep  # here, so that finding the plugin costs nothing
 
         assert self.config is not None and self.hydra_context is not None
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
@@ -46,7 +46,7 @@ class GridSweeper(Sweeper):
 
         # submitit's local executor starts a process for every job at once, whatever the number of cores
         local = type(self.launcher).__name__ == "LocalLauncher"
-        return sweep.run(arguments, config.cached(compose), launch, at_once=os.cpu_count() if local else None)
+        return sweep.run(arguments, grid.cached(compose), launch, at_once=os.cpu_count() if local else None)
 
 
 ConfigStore.instance().store(

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments import config, store
+from experiments import config, grid, store
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def composed() -> Iterator[config.Compose]:
+def composed() -> Iterator[grid.Compose]:
     with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
-        yield config.cached(lambda words: compose("config", words))
+        yield grid.cached(lambda words: compose("config", words))
 
 
 class Cli:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import data
 import norms
-from experiments import config
+from experiments import config, grid
 from experiments import table_03_dbn as t3
 from experiments.config import BadInput
 
@@ -22,7 +22,7 @@ FINGERPRINT = "0123456789abcdef"
 
 
 def points(composed, *words):
-    return config.points(list(words), composed)
+    return grid.points(list(words), composed)
 
 
 # ---- the grid ----
@@ -88,7 +88,7 @@ def test_other_normalisers_have_no_alpha_axis(composed):
 
 
 def test_jobs_fold_stackable_axes_up_to_the_population(composed):
-    jobs = config.jobs(points(composed, "table=T3", "profile=quick", "column=ni,cifar10"))
+    jobs = grid.jobs(points(composed, "table=T3", "profile=quick", "column=ni,cifar10"))
     sizes = {}
     for job in jobs:
         sizes.setdefault(job[0].column, []).append(len(job))
@@ -97,14 +97,14 @@ def test_jobs_fold_stackable_axes_up_to_the_population(composed):
 
 
 def test_a_job_composes_to_its_members(composed):
-    job = config.jobs(points(composed, "table=T3", "profile=smoke", "column=ni"))[0]
-    cfg = composed(config.job_overrides(job))
-    assert [r for r, _ in config.members(cfg)] == [p.run for p in job] and len(job) == 10
+    job = grid.jobs(points(composed, "table=T3", "profile=smoke", "column=ni"))[0]
+    cfg = composed(grid.job_overrides(job))
+    assert [r for r, _ in grid.members(cfg)] == [p.run for p in job] and len(job) == 10
 
 
 def test_paper_counterpart_keeps_alpha_and_variant(composed):
     (p,) = points(composed, "table=T3", "profile=smoke", "column=ni", "alpha=inv_m2", "reading=A", "seed=0")
-    paper = config.paper_config(p, composed)
+    paper = grid.paper_config(p, composed)
     assert (paper["alpha"], paper["reading"], paper["data"]["name"], paper["epochs"]) == (
         "inv_m2",
         "A",
@@ -209,8 +209,8 @@ def test_what_does_not_change_a_result_does_not_change_the_id(composed):
 
 
 def test_alone_and_in_a_population_a_run_has_one_id(composed):
-    job = config.jobs(points(composed, "table=T3", "profile=smoke", "column=ni"))[0]
-    together = [r for r, _ in config.members(composed(config.job_overrides(job)))]
+    job = grid.jobs(points(composed, "table=T3", "profile=smoke", "column=ni"))[0]
+    together = [r for r, _ in grid.members(composed(grid.job_overrides(job)))]
     alone = [
         points(composed, "table=T3", "profile=smoke", "column=ni", f"alpha={p.run.alpha}", "seed=0")[0].run
         for p in job
