@@ -171,8 +171,8 @@ class Job:
         if len(self.ids) > 1:
             store.write(self.home / "members.json", config.canonical(self.ids).encode())
         self.resume(state)
-        self.heartbeat()
         with stop_requests(self.cfg.stop_file is None) as stop:
+            self.heartbeat()
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu
             for step, metrics in self.table.train(state):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ class Cli:
             text=True,
             **{"env": self.env, "cwd": ROOT, **kwargs},
         )
+
+    def wait_for(self, pattern: str) -> list[Path]:
+        """The files of the store that match, as soon as there is one; [] after two minutes without."""
+        deadline = time.time() + 120
+        while not (found := list(self.runs.glob(pattern))) and time.time() < deadline:
+            time.sleep(0.02)
+        return found
 
     def records(self, table: str = "T3") -> dict[str, dict[str, Any]]:
         """Whole records by run id."""

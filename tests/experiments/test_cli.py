@@ -73,9 +73,7 @@ def test_sigkill_and_resume_end_bit_for_bit_as_the_uninterrupted_run(cli, tmp_pa
         "threads=1",
     )
     run = cli.start(*words, "checkpoint_every=0")
-    deadline = time.time() + 120
-    while not (found := list(cli.runs.glob("T3/*/checkpoint.*.pt"))) and time.time() < deadline:
-        time.sleep(0.02)
+    found = cli.wait_for("T3/*/checkpoint.*.pt")
     time.sleep(0.5)
     run.kill()
     run.wait()
@@ -103,9 +101,7 @@ def test_a_killed_population_resumes_too(cli, tmp_path):
         "hydra.launcher.n_jobs=1",
     )
     run = cli.start(*words, "checkpoint_every=0", start_new_session=True)
-    deadline = time.time() + 120
-    while not (found := list(cli.runs.glob("T3/shards/*/checkpoint.*.pt"))) and time.time() < deadline:
-        time.sleep(0.02)
+    found = cli.wait_for("T3/shards/*/checkpoint.*.pt")
     time.sleep(0.5)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
@@ -302,9 +298,7 @@ def test_ctrl_c_finishes_the_checkpoint_and_says_how_to_go_on(cli):
         "data.limit_train=1000",
     )
     run = cli.start(*words)
-    deadline = time.time() + 120
-    while not list(cli.runs.glob("T3/jobs/*.json")) and time.time() < deadline:
-        time.sleep(0.05)
+    assert cli.wait_for("T3/jobs/*.json")
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130 and "the same command goes on" in out, (out, err)
@@ -323,9 +317,7 @@ def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
         "data.limit_train=1000",
     )
     run = cli.start(*words, start_new_session=True)
-    deadline = time.time() + 120
-    while len(list(cli.runs.glob("T3/jobs/*.json"))) < 1 and time.time() < deadline:
-        time.sleep(0.05)
+    assert cli.wait_for("T3/jobs/*.json")
     time.sleep(0.2)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the parent and its workers alike
     out, err = run.communicate(timeout=120)
@@ -338,9 +330,7 @@ def test_a_killed_worker_is_told_in_one_line_and_the_next_sweep_goes_on(cli):
     words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "population=1", "alpha=1,0.5")
     long = (*words, "epochs=500", "data.limit_train=1000", "checkpoint_every=0")
     run = cli.start(*long)
-    deadline = time.time() + 120
-    while not (found := list(cli.runs.glob("T3/*/checkpoint.*.pt"))) and time.time() < deadline:
-        time.sleep(0.05)
+    found = cli.wait_for("T3/*/checkpoint.*.pt")
     beat = next(cli.runs.glob("T3/jobs/*.json"))
     os.kill(json.loads(beat.read_bytes())["pid"], signal.SIGKILL)  # as the kernel does when memory is short
     out, err = run.communicate(timeout=120)

@@ -1,0 +1,65 @@
+"""A sweep and the launcher below it: batches, launchers that die, clusters that are not there."""
+
+import time
+
+import pytest
+
+from experiments import store, sweep
+from experiments.config import BadInput
+
+
+@pytest.fixture
+def words(tmp_path):
+    grid = ("column=mnist", "alpha=1,0.5,0.25", "population=1")
+    return ["table=T3", "profile=smoke", *grid, f"runs={tmp_path}", "report=false"]
+
+
+def ids_of(folder, composed, words):
+    """The run ids in the order of the jobs."""
+    points = sweep.grid.points(words, composed)
+    cfg = sweep.settings(words, composed)
+    return [sweep.identify(p, cfg, composed) for p in points]
+
+
+def test_a_launcher_that_cannot_start_is_bad_input(composed, words):
+    def launch(jobs, first):
+        raise ConnectionError("no cluster at this address\nand a long story")
+
+    with pytest.raises(
+        BadInput, match=r"^the launcher could not start: ConnectionError: no cluster"
+    ) as error:
+        sweep.run(words, composed, launch)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dead_batch_is_told_from_the_store_and_the_next_one_runs(composed, words, tmp_path, capsys):
+    ids = ids_of(tmp_path / "T3", composed, words)
+    calls = []
+
+    def launch(jobs, first):
+        calls.append((first, len(jobs)))
+        if first == 0:  # the first run had begun and has a checkpoint, the second never began
+            store.beat(tmp_path / "T3", ids[0], {"runs": [ids[0]], "status": "running", "step": 1, "steps": 2,
+                                                 "seconds": 1.0, "profile": "smoke"})  # fmt: skip
+            (tmp_path / "T3" / ids[0]).mkdir()
+            (tmp_path / "T3" / ids[0] / "checkpoint.0.pt").touch()
+            raise TimeoutError("job timed out")
+        return [{ids[first]: "finished"}]
+
+    outcome = sweep.run(words, composed, launch, at_once=2)
+    assert calls == [(0, 2), (2, 1)]
+    assert outcome.runs == {ids[0]: "interrupted", ids[1]: "lost", ids[2]: "finished"}
+    assert outcome.exit_status == 1 and not outcome.interrupted
+    assert "the launcher gave up: TimeoutError: job timed out" in capsys.readouterr().err
+
+
+def test_beats_of_an_earlier_sweep_do_not_count_as_a_start(composed, words, tmp_path):
+    (tmp_path / "T3").mkdir()
+    store.beat(tmp_path / "T3", "old", {"runs": ["old"], "status": "finished", "step": 2, "steps": 2})
+    time.sleep(0.01)
+
+    def launch(jobs, first):
+        raise RuntimeError("no srun here")
+
+    with pytest.raises(BadInput, match="could not start"):
+        sweep.run(words, composed, launch)
