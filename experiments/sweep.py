@@ -4,6 +4,7 @@ launchers.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -291,8 +292,12 @@ def _stop_file(folder: Path) -> Path:
 def stopping(folder: Path) -> Iterator[threading.Event]:
     """Ctrl-C asks every job, wherever its launcher put it, to finish its checkpoint; a second one stops at
     once.
+
+    A terminal sends SIGINT to the workers too, and one that is idle or starting would die of it and take
+    its pool along. So it is blocked while workers start, which they inherit, and a thread passes on what
+    arrives here.
     """
-    asked = threading.Event()
+    asked, over = threading.Event(), threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
 
     def note(number: int, frame: Any) -> None:
@@ -306,10 +311,22 @@ def stopping(folder: Path) -> Iterator[threading.Event]:
             flush=True,
         )
 
+    def pass_on() -> None:
+        while not over.wait(0.1):
+            if signal.SIGINT in signal.sigpending():
+                signal.sigwait({signal.SIGINT})
+                _thread.interrupt_main()
+
     before = [(n, signal.signal(n, note)) for n in (signal.SIGINT, signal.SIGTERM)]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    watcher = threading.Thread(target=pass_on, daemon=True)
+    watcher.start()
     try:
         yield asked
     finally:
+        over.set()
+        watcher.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for n, handler in before:
             signal.signal(n, handler)
         _stop_file(folder).unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from multiprocessing import resource_tracker
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -44,6 +46,13 @@ class GridSweeper(Sweeper):
                     out.append({f"job {i}": "failed"})
             return out
 
+        # sweep.stopping blocks SIGINT for the workers to inherit. Both resource trackers unblock it when they
+        # start, so they start before.
+        resource_tracker.ensure_running()
+        with contextlib.suppress(ImportError):
+            from joblib.externals.loky.backend import resource_tracker as of_loky
+
+            of_loky.ensure_running()
         # submitit's local executor starts a process for every job at once, whatever the number of cores
         local = type(self.launcher).__name__ == "LocalLauncher"
         return sweep.run(arguments, grid.cached(compose), launch, at_once=os.cpu_count() if local else None)

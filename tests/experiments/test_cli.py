@@ -326,6 +326,19 @@ def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
 
 
 @pytest.mark.slow
+def test_ctrl_c_with_more_workers_than_jobs(cli):
+    """An idle worker gets the terminal's SIGINT too; it must not take the working one along."""
+    words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "alpha=0.5", "data.limit_train=1000")
+    run = cli.start(*words, "epochs=500", "hydra.launcher.n_jobs=3", start_new_session=True)
+    assert cli.wait_for("T3/jobs/*.json")
+    time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 130 and "1 interrupted" in out and "Traceback" not in err, (out, err)
+    assert len(list(cli.runs.glob("T3/*/checkpoint.*.pt"))) == 1
+
+
+@pytest.mark.slow
 def test_a_killed_worker_is_told_in_one_line_and_the_next_sweep_goes_on(cli):
     words = ("-m", "table=T3", "profile=smoke", "column=cifar10", "population=1", "alpha=1,0.5")
     long = (*words, "epochs=500", "data.limit_train=1000", "checkpoint_every=0")
