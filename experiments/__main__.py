@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     try:
         return _main(argv)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except (BadInput, HydraException, OmegaConfBaseException) as e:
         if debug:
@@ -54,6 +55,7 @@ def _main(argv: list[str]) -> int:
     from experiments import job, sweep
 
     if args.multirun:
+        sys.argv[1:] = [grid.as_axis(a) if a in args.overrides else a for a in argv]
         if not any(o.startswith("table=") for o in args.overrides):
             grid.table_module(OmegaConf.create())
         entry(job.run)()
@@ -61,9 +63,11 @@ def _main(argv: list[str]) -> int:
         show(args.overrides, sweep.last_outcome)
         return status
     results: dict[str, str] = {}
+    folders: list[Path] = []
     raised: list[Exception] = []
 
     def run_one(cfg: DictConfig) -> None:
+        folders.append(Path(cfg.runs) / cfg.table)
         try:
             results.update(job.run(cfg))
         except BadInput as e:  # Hydra would print the overrides before it
@@ -77,6 +81,8 @@ def _main(argv: list[str]) -> int:
             f"{run_id}: {outcome}"
             + (" (checkpoint written; the same command goes on)" if outcome == "interrupted" else "")
         )
+        if outcome == "failed":
+            print(failure(folders[0], run_id), file=sys.stderr)
     words = set(results.values())
     return 130 if "interrupted" in words else 1 if words & {"failed"} else 0
 
@@ -101,7 +107,7 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
             from experiments import sweep
 
             cfg = sweep.settings([*words, *mine], compose_here)
-            if unfit := sweep.drop_unfit([point], cfg, compose_here)[1]:
+            if unfit := sweep.drop_unfit([point], mine, cfg, compose_here)[1]:
                 raise BadInput(unfit[0])
             sweep.store.check_writable(sweep.Path(cfg.runs))
             sweep.fingerprint(
@@ -138,14 +144,28 @@ def summary(outcome: Any) -> int:
     by_word: dict[str, list[str]] = {}
     for run_id, word in outcome.runs.items():
         by_word.setdefault(word, []).append(run_id)
-    print(f"{outcome.table}: " + ", ".join(f"{len(ids)} {word}" for word, ids in sorted(by_word.items())))
+    if by_word:
+        print(f"{outcome.table}: " + ", ".join(f"{len(ids)} {word}" for word, ids in sorted(by_word.items())))
+    if "busy" in by_word:
+        print("busy: another process is at work on them")
     for run_id in by_word.get("failed", []):
-        where = "" if run_id.startswith("job ") else "traceback in its record; "
-        print(f"  failed: {run_id} ({where}the next sweep tries again)", file=sys.stderr)
+        print(failure(outcome.folder / outcome.table, run_id), file=sys.stderr)
     if outcome.interrupted or {"interrupted", "lost"} & by_word.keys():
         print("interrupted; run the same command again to go on from the checkpoints", file=sys.stderr)
     status: int = outcome.exit_status
     return status
+
+
+def failure(folder: Path, run_id: str) -> str:
+    """One line: the run, the end of its traceback, and where the rest is."""
+    from experiments import store
+
+    path = folder / run_id / "record.json"
+    record = store.unseal(path.read_bytes()) if path.exists() else None
+    if record is None or not record.get("error"):  # a job that failed before its runs could leave records
+        return f"  failed: {run_id} (the next sweep tries again)"
+    last = record["error"].strip().splitlines()[-1]
+    return f"  failed: {run_id}: {last} (traceback in {path}; the next sweep tries again)"
 
 
 def one_line(e: Exception) -> str:

@@ -94,6 +94,17 @@ def key_of(override: Override) -> str:
     ).lstrip("+")
 
 
+def as_axis(word: str) -> str:
+    """A key of a group, such as model.hidden=[5,5], as an axis of one value. Hydra would put it into the
+    sweep's own config, where there is no model yet: the grid brings it, point by point.
+    """
+    key, _, value = word.partition("=")
+    group, dot, _ = key.lstrip("+").partition(".")
+    if not value or not dot or not is_group(group) or parse([word])[0].is_sweep_override():
+        return word
+    return f"{key}=choice({value})"
+
+
 def head(typed_in: list[Override]) -> list[str]:
     """What is typed but is no axis: the table, the profile, and Hydra's deletions (~key)."""
     out = []
@@ -122,17 +133,18 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     selecting = [k for k in mine if (k == "column" or is_group(k)) and any(k in g for g in subgrids)]
     kept = list(subgrids)
     for key in sorted(selecting, key=lambda k: k != "column"):
-        agree = [g for g in kept if str(g.get(key)) in mine[key]]
-        if not agree and key == "column":
+        known = {str(g.get(key)) for g in kept}
+        unknown = [v for v in mine[key] if v not in known]
+        if unknown and key == "column":
             names = ", ".join(str(g[key]) for g in subgrids)
-            raise BadInput(f"column={','.join(mine[key])}: unknown column (this table has {names})")
-        kept = (
-            agree or kept[:1]
-        )  # a value the grid does not know, such as the user's own data, takes the first sub-grid's place
+            raise BadInput(f"column={','.join(unknown)}: unknown column (this table has {names})")
+        # a value that the grid does not know, such as the user's own data, takes the first sub-grid's place
+        others = [{**kept[0], key: v} for v in unknown]
+        kept = [g for g in kept if str(g.get(key)) in mine[key]] + others
     found: list[dict[str, str]] = []
     for g in kept:
         axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
-        axes |= {k: v for k, v in mine.items() if k not in selecting or str(g.get(k)) not in v}
+        axes |= {k: v for k, v in mine.items() if k not in selecting}
         keys = sorted(axes, key=lambda k: k != "seed")
         found += [
             dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))
@@ -155,6 +167,9 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
         table = table_module(cfg)
         run = table.check(typed(table.Run, cfg))
         check_layer(run.norm.name)
+        for key in ("limit_train", "limit_eval"):
+            at_least_1(f"data.{key}", getattr(run.data, key), none=True)
+        at_least_1("population", cfg.population)
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) else ()
         out.setdefault(
@@ -171,6 +186,11 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
             ),
         )
     return list(out.values())
+
+
+def at_least_1(key: str, value: Any, none: bool = False) -> None:
+    if not ((none and value is None) or (type(value) is int and value >= 1)):
+        raise BadInput(f"{key}={value}: give a whole number from 1")
 
 
 def check_layer(name: str) -> None:

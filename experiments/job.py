@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -51,25 +52,24 @@ def run(cfg: DictConfig) -> dict[str, str]:
     outcome: dict[str, str] = {}
     if cfg.stop_file is not None and os.path.exists(cfg.stop_file):
         return dict.fromkeys(ids, "interrupted")
-    with contextlib.ExitStack() as held:
-        for rid in ids:
-            try:
-                held.enter_context(store.lock(folder, rid))
-            except store.Busy:
-                outcome[rid] = "busy"
-        known = store.finished(folder)  # looked up under the locks: nobody else can finish one of ours now
-        for rid in ids:
-            if rid not in outcome and not store.wanted(known.get(rid), code, cfg.rerun):
-                outcome[rid] = "done before"
-        todo = {rid: r for rid, r in ids.items() if rid not in outcome}
-        if todo:
-            try:
+    try:
+        with contextlib.ExitStack() as held:
+            for rid in ids:
+                try:
+                    held.enter_context(store.lock(folder, rid))
+                except store.Busy:
+                    outcome[rid] = "busy"
+            known = store.finished(folder)  # under the locks: nobody else can finish one of ours now
+            for rid in ids:
+                if rid not in outcome and not store.wanted(known.get(rid), code, cfg.rerun):
+                    outcome[rid] = "done before"
+            if todo := {rid: r for rid, r in ids.items() if rid not in outcome}:
                 outcome |= _train(cfg, table, folder, todo, code)
-            except config.BadInput as e:
-                if cfg.stop_file is None:
-                    raise
-                print(e, file=sys.stderr)
-                outcome |= dict.fromkeys(todo, "refused")
+    except config.BadInput as e:
+        if cfg.stop_file is None:
+            raise
+        print(e, file=sys.stderr)
+        outcome |= {rid: "refused" for rid in ids if rid not in outcome}
     return outcome
 
 
@@ -95,11 +95,11 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
         return dict.fromkeys(ids, "interrupted")
     except config.BadInput:
         raise
-    except Exception:
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise store.unwritable(e.filename or folder, e) from e  # no failure of the run's: it may go on
         trace = traceback.format_exc()
-        if (
-            len(ids) > 1
-        ):  # one member's failure must not be the others': each alone, the failing one gets its record
+        if len(ids) > 1:  # one member fails, not all: each alone, and the one that fails is recorded
             print(f"population {name} failed, its members go on one by one:\n{trace}", file=sys.stderr)
             store.drop_checkpoints(home)
             outcome: dict[str, str] = {}

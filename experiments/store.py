@@ -23,7 +23,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -52,9 +51,11 @@ def write(path: Path, content: bytes) -> None:
         os.replace(part, path)
     except OSError as e:
         part.unlink(missing_ok=True)
-        raise BadInput(
-            f"cannot write {path}: {e.strerror} (choose another folder with runs=DIR, or free space)"
-        ) from e
+        raise unwritable(path, e) from e
+
+
+def unwritable(path: Path | str, e: OSError) -> BadInput:
+    return BadInput(f"cannot write {path}: {e.strerror} (choose another folder with runs=DIR, or free space)")
 
 
 def check_writable(runs: Path) -> None:
@@ -236,13 +237,15 @@ def lock(table: Path, run_id: str) -> Iterator[None]:
     minutes.
     """
     folder = table / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     owner = folder / f"{run_id}.json"
     held = FileLock(folder / f"{run_id}.lock", blocking=False)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except Timeout:
         raise Busy(run_id) from None
+    except OSError as e:
+        raise unwritable(held.lock_file, e) from e
     try:
         if (
             (other := _owner(owner))
@@ -268,11 +271,10 @@ def _owner(path: Path) -> dict[str, Any] | None:
 
 
 def beat_owner(table: Path, run_ids: Iterable[str]) -> None:
+    """Renew the owner notes. On a full disk they go without: the OS lock holds all the same."""
     note = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
     for run_id in run_ids:
-        part = table / "locks" / f".{run_id}.{os.getpid()}.part"
-        part.write_text(note)
-        os.replace(part, table / "locks" / f"{run_id}.json")
+        _put(table / "locks" / f"{run_id}.json", note.encode())
 
 
 def is_locked(table: Path, run_id: str) -> bool:
@@ -286,14 +288,21 @@ def is_locked(table: Path, run_id: str) -> bool:
 
 
 def beat(table: Path, job: str, note: dict[str, Any]) -> None:
-    """A job's heartbeat: {runs, step, steps, ...}. Losing one loses nothing, so it is not flushed to disk."""
-    folder = table / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{job}.{os.getpid()}.part"
-    part.write_bytes(
-        orjson.dumps({**note, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-    )
-    os.replace(part, folder / f"{job}.json")
+    """A job's heartbeat: {runs, step, steps, ...}."""
+    host = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    _put(table / "jobs" / f"{job}.json", orjson.dumps({**note, **host}))
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Atomic like `write`, but of notes that nothing depends on: not flushed to disk, and lost in silence."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def beats(table: Path) -> list[dict[str, Any]]:
@@ -302,7 +311,3 @@ def beats(table: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(OSError, orjson.JSONDecodeError):
             out.append(orjson.loads(path.read_bytes()))
     return out
-
-
-def safe_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)

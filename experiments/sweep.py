@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     cfg = settings(overrides, compose)
     folder = Path(cfg.runs) / cfg.table
     store.check_writable(Path(cfg.runs))
-    points, unfit = drop_unfit(points, cfg, compose)
+    points, unfit = drop_unfit(points, overrides, cfg, compose)
     ids = {run_id: p for p in points for run_id in [identify(p, cfg, compose)]}
     leave_notes(points, cfg, compose, folder)
     known = store.finished(folder)
@@ -83,6 +84,8 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     outcome = Outcome(cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit)
     for line in unfit:
         print(line, file=sys.stderr)
+    if not ids:
+        return outcome
     print(
         f"{cfg.table} {cfg.profile}: {len(ids)} runs, {len(ids) - len(todo)} done before, {len(todo)} to do",
         flush=True,
@@ -93,6 +96,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     words = [[*grid.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch
     size, begun = at_once or len(jobs), time.time()
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")  # joblib's, of long jobs
     with stopping(folder) as stop, Progress(folder, todo, sum(map(len, jobs))):
         for first in range(0, len(jobs), size):
             if stop.is_set():
@@ -132,6 +136,8 @@ def settings(overrides: list[str], compose: Compose) -> DictConfig:
         raise BadInput(f"device={cfg.device}: choose auto, cpu, cuda, cuda:1 or mps")
     if cfg.rerun not in ("none", "failed", "stale", "all"):
         raise BadInput(f"rerun={cfg.rerun}: choose none, failed, stale or all")
+    if not (isinstance(cfg.checkpoint_every, int | float) and cfg.checkpoint_every >= 0):
+        raise BadInput(f"checkpoint_every={cfg.checkpoint_every}: give a number of seconds from 0")
     if cfg.threads != "auto" and not (isinstance(cfg.threads, int) and cfg.threads >= 1):
         raise BadInput(f"threads={cfg.threads}: choose auto or a number from 1")
     return cfg
@@ -164,27 +170,38 @@ def fingerprint(point: Point, compose: Compose) -> str:
 _fingerprints: dict[tuple[str, ...], str] = {}
 
 
-def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[list[Point], list[str]]:
-    """Points whose normaliser does not fit their model, left out with one line why. Only other normalisers
-    than the table's own are tried: a forward and backward pass of two examples through the real network.
+def drop_unfit(
+    points: list[Point], overrides: list[str], cfg: DictConfig, compose: Compose
+) -> tuple[list[Point], list[str]]:
+    """Points that cannot be built, left out with one line why. Tried are other normalisers than the table's
+    own, and whatever was typed of the parts of a network or its training: a forward and backward pass of two
+    examples through the real network.
     """
     own = compose([f"table={cfg.table}"]).norm.name
+    words = {grid.key_of(o): grid.values(o) for o in grid.parse(overrides) if not o.is_delete()}
+    plain = ("optimizer.lr", "optimizer.l2")  # checked by their values
+    parts = [
+        f"{key}={','.join(values)}"
+        for key, values in words.items()
+        if key.lstrip("+").startswith(("norm.", "model.", "optimizer.")) and key not in plain
+    ]
     tried: dict[str, str | None] = {}
     kept, lines = [], []
     for p in points:
-        if p.run.norm.name == own:
+        run = p.run
+        if run.norm.name == own and not parts:
             kept.append(p)
             continue
-        key = config.canonical(
-            [config.identity(p.run.norm), config.identity(p.run.model), p.run.placement, p.run.data.name]
-        )
+        built = [config.identity(part) for part in (run.norm, run.model, run.optimizer)]
+        key = config.canonical([built, run.placement, run.data.name])
         if key not in tried:
-            tried[key] = why_unfit(p, compose)
-            if tried[key]:
+            tried[key] = why = why_unfit(p, compose)
+            if why and run.norm.name != own:
                 lines.append(
-                    f"norm={p.run.norm.name} does not fit model={p.run.model.name}"
-                    f" on {p.run.data.name}: {tried[key]}"
+                    f"norm={run.norm.name} does not fit model={run.model.name} on {run.data.name}: {why}"
                 )
+            elif why:
+                lines.append(f"{' '.join(parts)}: cannot be built for {run.data.name}: {why}")
         if tried[key] is None:
             kept.append(p)
     return kept, lines
@@ -193,14 +210,15 @@ def drop_unfit(points: list[Point], cfg: DictConfig, compose: Compose) -> tuple[
 def why_unfit(point: Point, compose: Compose) -> str | None:
     import torch
 
-    table = grid.table_module(compose(point.shared))
-    run = point.run
+    table, run = grid.table_module(compose(point.shared)), point.run
     dataset = data.load(run.data.name, **data_options(compose(point.shared)), limit_train=200, limit_eval=200)
     try:
-        model = table.build_model(run, dataset.x_train.shape[1:], len(dataset.classes), 1)
-        model(torch.rand(2, *dataset.x_train.shape[1:])).sum().backward()
-    except (ValueError, TypeError, RuntimeError) as e:
+        net = table.State([run], dataset, torch.device("cpu")).net
+        net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()
+    except (ValueError, RuntimeError) as e:
         return str(e).splitlines()[0]
+    except Exception as e:  # anything may go wrong in a user's layer: their file may not even parse
+        return f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}"
     return None
 
 
