@@ -7,6 +7,8 @@ interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    args = get_args_parser().parse_args(argv)
+    args = arguments(argv)
     asks = args.help or args.hydra_help or args.shell_completion or args.info
     if not asks and not args.multirun:
         argv = [
@@ -87,6 +89,20 @@ def _main(argv: list[str]) -> int:
     return 130 if "interrupted" in words else 1 if words & {"failed"} else 0
 
 
+def arguments(argv: list[str]) -> Any:
+    """Hydra's own flags and the overrides; BadInput with argparse's last line, without its usage."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return get_args_parser().parse_args(argv)
+    except SystemExit as e:
+        if not e.code:
+            raise
+        raise BadInput(
+            f"{said.getvalue().strip().splitlines()[-1].partition('error: ')[2]} (see --help)"
+        ) from e
+
+
 def completed(overrides: list[str], config_dir: str | None, running: bool) -> list[str]:
     """What was typed, plus what the point of the grid that agrees with it says: `column=ni` brings its data
     set and network.
@@ -122,7 +138,8 @@ def show(overrides: list[str], outcome: Any) -> None:
     """The sweep's result table and the path of its page, from the reports (a process of its own: no room
     imports that one).
 
-    Of the whole grid the comparison with the survey; of axes typed here the page of the first two of them.
+    Of the whole grid the comparison with the survey. Of axes typed here, and of runs off the grid, which
+    that comparison leaves out, the page of the first two axes, for what was typed alone.
     """
     if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
         return
@@ -131,8 +148,15 @@ def show(overrides: list[str], outcome: Any) -> None:
     }
     swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
     words = [f"table={outcome.table}", f"runs={outcome.folder}"]
-    if swept:
-        words = ["sweep", *words, f"x={swept[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in swept[1:2])]
+    if swept or not outcome.on_grid:
+        xs = list(dict.fromkeys([*swept, *outcome.axes]))[: max(len(swept), 1)] or ["seed"]
+        words = ["sweep", *words, f"x={xs[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in xs[1:2])]
+        keys = {"profile", "column", *outcome.example}  # typed keys that records have
+        words += [
+            f"{k}={','.join(v)}"
+            for k, v in {"profile": [outcome.profile], **typed_in}.items()
+            if k.partition(".")[0] in keys and "custom" not in v and k not in ("table", "data.path")
+        ]
     else:
         words += [f"profile={outcome.profile}"]
     sys.stdout.flush()

@@ -100,7 +100,13 @@ def as_axis(word: str) -> str:
     """
     key, _, value = word.partition("=")
     group, dot, _ = key.lstrip("+").partition(".")
-    if not value or not dot or not is_group(group) or parse([word])[0].is_sweep_override():
+    if (
+        not value
+        or not dot
+        or group == "hydra"
+        or not is_group(group)
+        or parse([word])[0].is_sweep_override()
+    ):
         return word
     return f"{key}=choice({value})"
 

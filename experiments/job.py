@@ -231,6 +231,7 @@ class Job:
             self.name,
             {
                 "runs": self.ids,
+                "configs": [config.digest(config.plain(r)) for r in self.runs],
                 "profile": self.cfg.profile,
                 "status": status,
                 "step": self.step,

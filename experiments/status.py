@@ -39,6 +39,9 @@ def main(argv: list[str]) -> int:
     if known["table"] and known["table"] not in tables:
         print(f"table={known['table']}: unknown table (available: {', '.join(tables)})", file=sys.stderr)
         return 2
+    if Path(known["runs"]).exists() and not Path(known["runs"]).is_dir():
+        print(f"runs={known['runs']}: is not a folder", file=sys.stderr)
+        return 2
     rows: list[tuple[object, ...]] = [HEADS]
     try:
         for table in [known["table"]] if known["table"] else tables:
@@ -65,8 +68,14 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
         noted = sweep.write_grid(table, compose_here, folder if folder.is_dir() else None)
         module = compose_here([f"table={table}"]).module
     found = store.finished(folder) if folder.is_dir() else {}
-    by_config = {(r["profile"], r["config"]): r for r in found.values()}
-    fresh = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
+    by_config = {r["config"]: r for r in found.values()}
+    beats = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
+    running = {
+        c: b["profile"]
+        for b in beats
+        for rid, c in zip(b["runs"], b.get("configs", ()), strict=False)
+        if store.is_locked(folder, rid)
+    }
     rows: list[tuple[object, ...]] = []
     for profile in profiles:
         g = noted["profiles"][profile]
@@ -75,11 +84,12 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
             for p in g["points"]
         }
         wanted = {config.digest({**p["config"], "seed": s}): p for p in g["points"] for s in g["seeds"]}
-        mine = {c: r for (name, c), r in by_config.items() if name == profile}
-        done = {c: r for c, r in mine.items() if c in wanted}
+        done = {c: by_config[c] for c in wanted.keys() & by_config.keys()}  # whichever profile it ran under
+        alive = running.keys() & wanted.keys()
+        others = {c for c, r in by_config.items() if r["profile"] == profile} - wanted.keys()
+        others |= {c for c, name in running.items() if name == profile} - wanted.keys()
         states = [r["status"] for r in done.values()]
         stale = sum(r["code"] != code[wanted[c]["config"]["norm"]["name"]] for c, r in done.items())
-        alive = sum(store.is_locked(folder, r) for b in fresh if b["profile"] == profile for r in b["runs"])
         rows.append(
             (
                 table,
@@ -87,11 +97,11 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
                 len(wanted),
                 states.count("finished"),
                 states.count("diverged"),
-                alive,
+                len(alive),
                 states.count("failed"),
-                len(wanted) - len(done) - alive,
+                len(wanted.keys() - done.keys() - alive),
                 stale,
-                len(mine) - len(done),
+                len(others),
             )
         )
     return rows

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ class Outcome:
     report: bool  # whether the reports are wanted at the end
     runs: dict[str, str]
     unfit: list[str]
+    example: dict[str, Any]  # the config of one of its runs, {} without any
+    axes: list[str]  # keys whose value differs between its points, as typed or in the grid; not the seed
+    on_grid: bool  # whether some run may fill a cell or a labelled row
     interrupted: bool = False
 
     @property
@@ -73,7 +76,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     store.check_writable(Path(cfg.runs))
     points, unfit = drop_unfit(points, overrides, cfg, compose)
     ids = {run_id: p for p in points for run_id in [identify(p, cfg, compose)]}
-    leave_notes(points, cfg, compose, folder)
+    noted = leave_notes(points, cfg, compose, folder)
     known = store.finished(folder)
     todo = {
         rid: p
@@ -81,7 +84,12 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
         if store.wanted(known.get(rid), provenance.code_hash(cfg.module, p.run.norm.name), cfg.rerun)
     }
     before = {rid: "done before" for rid in ids if rid not in todo}
-    outcome = Outcome(cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit)
+    outcome = Outcome(
+        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
+        example=config.plain(points[0].run) if points else {},
+        axes=axes(points),
+        on_grid=any(on_grid(config.plain(p.run), noted, cfg.profile) for p in points[:200]),
+    )  # fmt: skip
     for line in unfit:
         print(line, file=sys.stderr)
     if not ids:
@@ -110,6 +118,22 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
                     outcome.runs |= left_by(e, asked, folder, known, begun) | outcome.runs
     outcome.interrupted = stop.is_set()
     return outcome
+
+
+def axes(points: list[Point]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for p in points:
+        for key, value in p.assignment.items():
+            values.setdefault(key, set()).add(value)
+    return [k for k, v in values.items() if len(v) > 1 and k not in ("seed", "column")]
+
+
+def on_grid(run: dict[str, Any], noted: dict[str, Any], profile: str) -> bool:
+    """Whether a run is a point of the grid but for seed, normaliser and variant, as the reports match it."""
+    free = {"seed", "norm", *noted["primary"]}
+    mine = {k: v for k, v in run.items() if k not in free and v is not None}
+    points = noted["profiles"].get(profile, {}).get("points", [])
+    return any(all(p["config"].get(k) == v for k, v in mine.items()) for p in points)
 
 
 def left_by(
@@ -239,10 +263,8 @@ def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
 # ---- what the reports need beside the records -------------------------------------------------------------
 
 
-def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> None:
-    """paper/<key>.json for every point, its key into the point, and grid.json brought up to date for this
-    profile.
-    """
+def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> dict[str, Any]:
+    """paper/<key>.json for every point, and its key into the point. Returns grid.json, brought up to date."""
     cache: dict[str, str | None] = {}
     for p in points:
         same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
@@ -253,24 +275,27 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
             if paper is not None and not path.exists():
                 store.write(path, orjson.dumps({"config": paper}))
         p.member["paper"] = cache[same]
-    write_grid(cfg.table, compose, folder)
+    own = {p.run.norm.name for p in points if "." in p.run.norm.name}
+    return write_grid(cfg.table, compose, folder, own)
 
 
-def write_grid(table: str, compose: Compose, folder: Path | None) -> dict[str, Any]:
+def write_grid(
+    table: str, compose: Compose, folder: Path | None, own: Collection[str] = ()
+) -> dict[str, Any]:
     """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until
-    conf/ changes.
+    conf/ changes. `own`: the users' layers of this sweep, whose code is noted too.
     """
     old: dict[str, Any] = {}
     with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError):
         old = orjson.loads((folder / "grid.json").read_bytes())  # type: ignore[operator]
     base = compose([f"table={table}"])
+    layers = {p.stem for p in (config.CONF / "norm").glob("*.yaml")} | set(own)
+    layers |= {name for name in old.get("codes", {}) if "." in name}  # of earlier sweeps
     note: dict[str, Any] = {
         "schema": 1,
         "table": table,
         "code": provenance.code_hash(base.module, base.norm.name),
-        "codes": {
-            p.stem: provenance.code_hash(base.module, p.stem) for p in (config.CONF / "norm").glob("*.yaml")
-        },
+        "codes": {name: provenance.code_hash(base.module, name) for name in sorted(layers)},
         "norm": base.norm.name,
         "primary": dict(base.get("primary", {})),
         "conf": _conf_digest(),

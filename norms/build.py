@@ -127,8 +127,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
 
     Args:
         name: one of `names()`, or the dotted path "package.module.Class" of a layer of your own, which is
-            called
-            as ``Class(num_features, **options)``.
+            called as ``Class(num_features, **options)``.
         num_features: C.
         dim: the number of positional dimensions: 1 for [N, C] and [N, C, L], 2 for [N, C, H, W], 3 for
             [N, C, D, H, W]. A layer of your own is not told.
@@ -136,8 +135,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
 
     Raises:
         ValueError: an unknown name, a class that cannot be imported, an option or value that the layer does
-        not
-            take; one line.
+            not take; one line.
     """
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")

@@ -125,6 +125,7 @@ def unchanged(old: dict[str, Any], built: list[str], runs: Path, out: Path, meas
 def sweep(options: dict[str, str]) -> int:
     from reports import site
 
+    published.load(options["table"])
     out = where(options, "out")
     query = {k: v for k, v in options.items() if k not in ("runs", "out", "measured")}
     found = site.build_sweep(where(options, "runs"), out, where(options, "measured"), query)

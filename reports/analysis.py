@@ -169,9 +169,10 @@ def sample_of(group: Group, metric: Metric, wrong: dict[str, np.ndarray]) -> Sam
     ):
         if status == "failed" or math.isnan(value):
             continue
-        values[seed] = float(value)
+        lost = status == "diverged" and metric.unit == "%"  # whatever it had reached before
+        values[seed] = 100.0 if lost else float(value)
         if metric.per_example and run_id in wrong:
-            held[seed] = wrong[run_id]
+            held[seed] = np.ones_like(wrong[run_id]) if lost else wrong[run_id]
     if metric.unit != "%":
         return Sample(values)
     # A balanced error is no mean over examples: then the mask says another number and is of no use here.

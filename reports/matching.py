@@ -61,7 +61,8 @@ def stale(kept: pd.DataFrame, grid: dict[str, Any]) -> list[bool]:
     own only (`code`), records of other normalisers are not judged.
     """
     codes = {grid.get("norm"): grid.get("code"), **grid.get("codes", {})}
-    norms = [orjson.loads(text).get("norm", {}).get("name") for text in kept["config"]]
+    named = "config.norm.name" in kept  # not in an empty frame
+    norms = kept["config.norm.name"].astype(object) if named else [None] * len(kept)
     return [codes.get(norm) not in (None, code) for norm, code in zip(norms, kept["code"], strict=True)]
 
 

@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from reports import analysis, figures, pattern, stamp, store, sweep, tables, view
 from reports import published as facts
+from reports.matching import stale
 
 PROFILES = ["smoke", "quick", "cpu", "paper"]
 RUNS_A_PAGE, RUN_PAGES = 200, 5  # a browser wants pages below a few MB; the CSV has every run
@@ -231,7 +232,7 @@ def build(runs: Path, out: Path, measured: Path) -> dict[str, Any]:
         loaded = store.load(runs, measured, cache=out / CACHE)
         for table in set(built) - set(stamps):
             stamps[table] = {"inputs": inputs[table], **build_table(env, out, table, loaded, index)}
-        sweeps = sweep.again(env, out, loaded.frame, navigation(index), sweeps)
+        sweeps = sweep.again(env, out, judged(loaded), navigation(index), sweeps)
     keep = {name for s in [*stamps.values(), *sweeps] for name in s["files"]}
     for s in [*old.get("tables", {}).values(), *old.get("sweeps", [])]:
         for name in set(s["files"]) - keep:
@@ -239,13 +240,21 @@ def build(runs: Path, out: Path, measured: Path) -> dict[str, Any]:
     return finish(env, out, index, stamps, sweeps)
 
 
+def judged(loaded: store.Store) -> pd.DataFrame:
+    """All records, with a column `stale`."""
+    frame = loaded.frame.assign(stale=False)
+    for table, grid in loaded.grid.items():
+        mine = frame["table"] == table
+        frame.loc[mine, "stale"] = stale(frame[mine], grid)
+    return frame
+
+
 def build_sweep(runs: Path, out: Path, measured: Path, query: dict[str, str]) -> dict[str, Any]:
     """Make the page of a sweep and enter it in the site's index; returns what `sweep.page` does."""
     stamp.prepare(out)
     index, env, old = facts.index(), environment(), stamp.read(out)
-    found = sweep.page(
-        env, out, store.load(runs, measured, cache=out / CACHE).frame, navigation(index), query
-    )
+    loaded = store.load(runs, measured, cache=out / CACHE)
+    found = sweep.page(env, out, judged(loaded), navigation(index), query)
     sweeps = [s for s in old.get("sweeps", []) if s["file"] != found["file"]] + [found]
     finish(env, out, index, old.get("tables", {}), sweeps)
     return found

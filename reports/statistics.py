@@ -41,6 +41,7 @@ from scipy import special
 
 LEVEL = 0.95
 FEWEST = 3  # fewer seeds than this give no verdict
+HOW = ["crossed", "binomial", "seeds", "unpaired"]  # what an interval is made of, the best first
 
 
 # ----------------------------------------------------------------------------------- margins as expressions
@@ -142,7 +143,7 @@ class Estimate:
     mean: float
     parts: tuple[tuple[float, float], ...]
     n: int
-    how: str = ""  # crossed | binomial | seeds
+    how: str = ""  # one of HOW
 
     @property
     def variance(self) -> float:
@@ -214,7 +215,7 @@ def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Est
         groups.setdefault(samples[cell].test_set, {})[cell] = weight
     found = [_paired(group, samples) for group in groups.values()]
     parts = tuple(part for estimate in found for part in estimate.parts)
-    how = max((estimate.how for estimate in found), key=["crossed", "binomial", "seeds"].index)
+    how = max((estimate.how for estimate in found), key=HOW.index)
     return Estimate(sum(e.mean for e in found), parts, min(e.n for e in found), how)
 
 
@@ -246,7 +247,7 @@ def _unpaired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Es
         mean, n = mean + weight * float(values.mean()), min(n, len(values))
         variance = float(values.var(ddof=1)) if len(values) > 1 else math.inf
         parts.append((weight**2 * variance / len(values), max(len(values) - 1, 1)))
-    return Estimate(mean, tuple(parts), int(n), "binomial" if len(parts) > len(weights) else "seeds")
+    return Estimate(mean, tuple(parts), int(n), "unpaired" if len(weights) > 1 else "seeds")
 
 
 def _binomial(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> list[tuple[float, float]]:
@@ -307,7 +308,7 @@ class Judge:
             low=sorted(p.low for p in parts)[k - 1],
             high=sorted(p.high for p in parts)[k - 1],
             n=min(p.n for p in parts),
-            how=max((p.how for p in parts), key=["crossed", "binomial", "seeds"].index),
+            how=max((p.how for p in parts), key=HOW.index),
         )
 
 

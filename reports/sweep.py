@@ -7,6 +7,8 @@ differs, are different lines of the figure and different rows of the table.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ LINES, MAPS, ROWS = (
     6,
     500,
 )  # drawn lines a data set, heat maps a page, rows of the HTML table; the CSV has everything
+LONGEST = 120  # characters of a page's name, before its hash and ending
 PER_EXAMPLE = {"metrics.test_error", "metrics.test_error_last", "metrics.test_error_best"}
 NOT_KEYS = ("file", "offset", "config", "sha256")
 
@@ -50,6 +53,9 @@ def text_of(value: Any) -> str:
     """A config value as the command line spells it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
+    if isinstance(value, str) and value.startswith("["):  # a list, kept as JSON
+        with contextlib.suppress(json.JSONDecodeError):
+            return f"[{','.join(text_of(v) for v in json.loads(value))}]"
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return str(value)
     return f"{value:.10g}"
@@ -81,16 +87,20 @@ def find(frame: pd.DataFrame, name: str) -> str:
 
 
 def select(frame: pd.DataFrame, table: str, where: Mapping[str, str]) -> pd.DataFrame:
-    """Runs of the table whose keys have the given values; numbers compare as numbers (0.010 is 0.01)."""
+    """Runs of the table whose keys have one of the given values, `a` or `a,b`; numbers compare as numbers
+    (0.010 is 0.01).
+    """
     mine = frame[frame["table"] == table] if len(frame) else frame
     if mine.empty:
         raise ValueError(f"no records of {table} yet: run `python -m experiments -m table={table}` first")
     for name, value in where.items():
         column = find(mine, name)
         have = mine[column].map(text_of)
-        want = {value}
-        with contextlib.suppress(ValueError):
-            want.add(text_of(float(value)))
+        want = set()
+        for one in [value] if value.startswith("[") else value.split(","):
+            want.add(text_of(one))
+            with contextlib.suppress(ValueError):
+                want.add(text_of(float(one)))
         hit = mine[have.isin(want)]
         if hit.empty:
             raise ValueError(
@@ -128,7 +138,13 @@ def summarise(runs: pd.DataFrame, x: str, y: str, x2: str | None) -> pd.DataFram
         texts = pd.DataFrame({c: part[c].map(text_of) for c in swept + rest})
         per_example = y in PER_EXAMPLE and set(part["data.error"].dropna()) == {"error"}
         for key, group in part.groupby([texts[c] for c in swept + rest], sort=False):
-            values = [float(v) for v in group[y] if v is not None and math.isfinite(v)]
+            rated = y in PER_EXAMPLE  # an error in %: 100 where the run diverged, as in the tables
+            ends = zip(group[y], group["status"], strict=True)
+            values = [
+                100.0 if rated and status == "diverged" else float(v)
+                for v, status in ends
+                if v is not None and math.isfinite(v)
+            ]
             setting = ", ".join(
                 f"{c.removeprefix('config.')}={v}" for c, v in zip(rest, key[len(swept) :], strict=True)
             )
@@ -258,16 +274,14 @@ def page(
         place = {v: i for i, v in enumerate(order(rows[column].tolist())[0])}
         rows = rows.sort_values(column, key=lambda s, place=place: s.map(place), kind="stable")
     rows = rows.sort_values(["data", "setting"], kind="stable")
-    name = "_".join(
-        [
-            "sweep",
-            query["table"],
-            *(slug(query[k]) for k in ("x", "x2", "y") if query.get(k)),
-            *(slug(f"{k}-{v}") for k, v in where.items()),
-        ]
-    )
+    keys = [query[k] for k in ("x", "x2", "y") if query.get(k)] + [f"{k}-{v}" for k, v in where.items()]
+    name = "_".join(["sweep", query["table"], *map(slug, keys)])
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     title = f"{query['y']} against {query['x']}" + (f" and {query['x2']}" if x2 else "")
     svgs, remarks = draw(rows, runs, x, y, x2)
+    if "stale" in runs and (stale := int(runs["stale"].sum())):
+        remarks.insert(0, f"{stale} of {len(runs)} runs are stale: made by other code than the last sweep's.")
     if without:
         remarks.insert(
             0, f"{without} runs have no {query['x']} (it does not apply to them) and are left out."

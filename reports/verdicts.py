@@ -71,7 +71,8 @@ def result(
         why = explained(verdict, found, [components[i] for i in usable], len(missing), len(parts))
     else:
         verdict = "not run" if missing else "not comparable"
-        why = f"{len(missing)} of {len(parts)} parts not run" if missing else components[0].why
+        reasons = dict.fromkeys(c.why for c in components if c.verdict == "not comparable")
+        why = "; ".join([*([f"{len(missing)} of {len(parts)} parts not run"] if missing else []), *reasons])
     return ClaimResult(
         id=claim.id,
         sentence=claim.sentence,
@@ -120,6 +121,7 @@ HOW = {
     "crossed": "paired by seed and test example",
     "binomial": "paired by seed, binomial test-set error added",
     "seeds": "paired by seed; the test set's sampling error has no part in this metric",
+    "unpaired": "cells without common seeds: their variances added",
 }
 
 

@@ -56,11 +56,6 @@ def of(table: str) -> dict[str, Claim]:
     return found
 
 
-def needs_paper(claim: Claim) -> bool:
-    """Whether (a part of) the claim needs the paper's own data and epochs."""
-    return any(part.absolute for part in claim(Measured()))
-
-
 def on_printed(claim: Claim, published: Published, whose: str) -> tuple[float | None, str]:
     """Margin of the worst part and holds | fails | n/a, on the survey's or the source's figures."""
     parts = claim(Printed(published, whose))

@@ -363,6 +363,13 @@ BAD = [
     (("table=T3", "nonsense"), "nonsense"),
     (("table=T3", "learning_rate=1"), "learning_rate"),
     (("table=T3", "device=abacus"), "device=abacus"),
+    (("table=T3", "population=0"), "population=0"),
+    (("table=T3", "checkpoint_every=soon"), "checkpoint_every=soon"),
+    (("table=T3", "data.limit_train=0"), "data.limit_train=0"),
+    (("table=T3", "column=mnist,foo"), "column=mnist,foo"),
+    (("table=T3", "column=ni", "profile=smoke", "optimizer.name=Foo"), "optimizer.name=Foo: cannot be built"),
+    (("table=T3", "column=ni", "profile=smoke", "+norm.options.eps=-1"), "eps=-1: give a number above 0"),
+    (("table=T3", "--foo"), "--foo"),
     (("table=T3", "norm=custom", "norm.name=no.such.Layer"), "no.such"),
     (("table=T3", "data=folder", "data.path=/nowhere"), "/nowhere"),
 ]
@@ -374,6 +381,8 @@ BAD = [
 def test_bad_input_is_one_line_and_status_2(cli, words, what, multirun):
     if multirun and what == "-m":
         return  # a sweep is where several values belong
+    if what == "column=mnist,foo" and multirun:
+        what = "column=foo: unknown column"
     done = cli(*(("-m",) if multirun else ()), *words)
     lines = [x for x in done.stderr.splitlines() if x.strip()]
     assert done.returncode == 2 and len(lines) == 1 and what in lines[0], done.stderr

@@ -302,3 +302,31 @@ def test_typed_takes_whole_numbers_as_floats_and_nothing_else(composed):
 def test_a_plain_override_keeps_the_whole_grid(composed):
     found = points(composed, "table=T3", "profile=smoke", "epochs=1")
     assert len(found) == 30 and {p.run.epochs for p in found} == {1}
+
+
+# ---- what is typed beside the grid ----
+
+
+def test_values_the_grid_does_not_know_run_beside_those_it_knows(composed):
+    found = points(composed, "table=T3", "profile=smoke", "column=mnist", "data=mnist5k,glyphs", "alpha=0.1")
+    assert [p.run.data.name for p in found] == ["mnist5k", "glyphs"]
+    found = points(composed, "table=T3", "profile=smoke", "column=mnist", "model=mlp,cnn", "alpha=0.1")
+    assert [p.run.model.name for p in found] == ["mlp", "cnn"]
+    with pytest.raises(BadInput, match=r"^column=foo: unknown column"):
+        points(composed, "table=T3", "column=mnist,foo")
+
+
+def test_a_key_of_a_group_becomes_an_axis_of_one_value(composed):
+    assert grid.as_axis("model.hidden=[5,5]") == "model.hidden=choice([5,5])"
+    assert grid.as_axis("+norm.options.eps=1e-3") == "+norm.options.eps=choice(1e-3)"
+    for same in (
+        "alpha=0.5",
+        "model=mlp",
+        "optimizer.lr=0.1,0.2",
+        "hydra.launcher.n_jobs=2",
+        "model.hidden=",
+    ):
+        assert grid.as_axis(same) == same
+    words = ("table=T3", "column=mnist", "alpha=0.5", "seed=0")
+    typed, axis = (points(composed, *words, w) for w in ("model.hidden=[5,5]", "model.hidden=choice([5,5])"))
+    assert [p.run for p in typed] == [p.run for p in axis] and typed[0].run.model.hidden == [5, 5]

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from experiments import __main__ as main
 from experiments import store, sweep
 from experiments.config import BadInput
 
@@ -63,3 +64,29 @@ def test_beats_of_an_earlier_sweep_do_not_count_as_a_start(composed, words, tmp_
 
     with pytest.raises(BadInput, match="could not start"):
         sweep.run(words, composed, launch)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (("column=mnist", "seed=0"), "table=T3 profile=smoke"),  # on the grid: the comparison
+        (
+            ("column=mnist", "optimizer.lr=0.03"),
+            "sweep table=T3 x=alpha y=test_error profile=smoke column=mnist optimizer.lr=0.03",
+        ),
+        (
+            ("column=ni", "alpha=0.3,0.6", "optimizer.lr=0.1,0.2"),
+            "sweep table=T3 x=alpha y=test_error x2=optimizer.lr"
+            " profile=smoke column=ni alpha=0.3,0.6 optimizer.lr=0.1,0.2",
+        ),
+    ],
+)
+def test_a_sweep_ends_with_a_table_that_has_its_runs(composed, tmp_path, monkeypatch, typed, shown):
+    words = ["table=T3", "profile=smoke", *typed, f"runs={tmp_path}"]
+    ids = ids_of(tmp_path / "T3", composed, words)
+    outcome = sweep.run(words, composed, lambda jobs, first: [dict.fromkeys(ids, "finished")])
+    said = []
+    monkeypatch.setattr(main.subprocess, "run", lambda command, **how: said.append(command[3:]))
+    main.show(words, outcome)
+    (command,) = said
+    assert [w for w in command if not w.startswith("runs=")] == shown.split()
