@@ -71,8 +71,13 @@ def result(
         why = explained(verdict, found, [components[i] for i in usable], len(missing), len(parts))
     else:
         verdict = "not run" if missing else "not comparable"
-        reasons = dict.fromkeys(c.why for c in components if c.verdict == "not comparable")
-        why = "; ".join([*([f"{len(missing)} of {len(parts)} parts not run"] if missing else []), *reasons])
+        reasons: dict[str, dict[str, None]] = {}  # text -> columns
+        for c in components:
+            if c.verdict == "not comparable":
+                column, _, text = c.why.partition(": ")
+                reasons.setdefault(text, {})[column] = None
+        told = [f"{len(missing)} of {len(parts)} parts not run"] if missing else []
+        why = "; ".join(told + [f"{', '.join(columns)}: {text}" for text, columns in reasons.items()])
     return ClaimResult(
         id=claim.id,
         sentence=claim.sentence,
