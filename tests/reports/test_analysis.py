@@ -101,6 +101,14 @@ def test_failed_diverged_and_stale_runs_are_counted(report):
         assert any(note.startswith(text) for note in found.notes), text
 
 
+def test_a_run_that_diverges_late_counts_as_lost_all_the_same(report):
+    """Its best epoch on validation lies before the divergence; that is no error it can be credited with."""
+    late = make.record("a0", "mnist", 1, status="diverged")
+    late["metrics"]["test_error"] = 10.0
+    found = report([make.record("a0", "mnist", 0, wrong=40), late])
+    assert cell(found, "a0", "mnist")["mean"] == pytest.approx((10 + 100) / 2)
+
+
 def test_staleness_of_another_normaliser_needs_its_own_code_hash(report):
     group = make.record(
         "a1", "mnist", 0, code="g1", changes={"norm": {"name": "group", "options": {}}, **OTHER}
