@@ -100,13 +100,8 @@ def as_axis(word: str) -> str:
     """
     key, _, value = word.partition("=")
     group, dot, _ = key.lstrip("+").partition(".")
-    if (
-        not value
-        or not dot
-        or group == "hydra"
-        or not is_group(group)
-        or parse([word])[0].is_sweep_override()
-    ):
+    typed_in = value and dot and group != "hydra" and is_group(group)
+    if not typed_in or parse([word])[0].is_sweep_override():
         return word
     return f"{key}=choice({value})"
 
