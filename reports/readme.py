@@ -85,10 +85,10 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
         "",
     ]
     lines += [
-        f"Verdicts on the claims (profile `{reports[0].profile}`; below three seeds always inconclusive):",
+        "Verdicts on the claims (below three seeds always inconclusive):",
         "",
+        *table_of_claims(reports),
     ]
-    lines += tables_of_claims(reports[0])
     return "\n".join(lines) + "\n"
 
 
@@ -126,12 +126,17 @@ def table_of(report: TableReport) -> list[str]:
     return lines
 
 
-def tables_of_claims(report: TableReport) -> list[str]:
-    lines = ["| claim | survey's figures | source's figures | ours |", "| --- | --- | --- | --- |"]
-    for c in report.claims:
-        ours = c.verdict + (f" ({c.label})" if c.label else "")
-        lines.append(
-            f"| {c.id}: {tables.escape_markdown(c.sentence)} | {c.survey[1]} | {c.source[1]} |"
-            f" {tables.escape_markdown(ours)} |"
-        )
+def table_of_claims(reports: list[TableReport]) -> list[str]:
+    heads = ["claim", "survey's figures", "source's figures", *(f"ours, `{r.profile}`" for r in reports)]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " --- |" * (len(heads) - 1)]
+    for same in zip(*(r.claims for r in reports), strict=True):
+        first = same[0]
+        ours = [tables.escape_markdown(c.verdict + (f" ({c.label})" if c.label else "")) for c in same]
+        words = [
+            f"{first.id}: {tables.escape_markdown(first.sentence)}",
+            first.survey[1],
+            first.source[1],
+            *ours,
+        ]
+        lines.append("| " + " | ".join(words) + " |")
     return lines

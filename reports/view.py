@@ -232,9 +232,11 @@ def answers(pub: Published, found: list[pattern.Variant]) -> list[dict[str, str]
     if len(out) > 1:
         everywhere = sorted(set.intersection(*full))
         text = (
-            f"All four features in each: {some(everywhere)}." if everywhere else "None has all four in each."
+            f"All four features in each: {some(everywhere)}."
+            if everywhere
+            else "No variant has all four features in each."
         )
-        out.insert(0, {"group": f"All {len(out)} data columns that ran variants", "data": "", "text": text})
+        out.insert(0, {"group": f"The {len(out)} data columns together", "data": "", "text": text})
     return out
 
 
