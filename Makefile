@@ -84,10 +84,10 @@ lint: setup ## ruff and mypy
 # One thread: the tests compare numbers that depend on the order of summation, and run beside one another's workers.
 # As many processes as cores (ARGS='-n 0' for one, to debug).
 test: setup ## all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-fast: setup ## the tests without the slow ones, for the inner loop (3 minutes at most)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 clean: ## remove what was generated: the site, caches, build leftovers. Keeps runs/ and .venv
 	rm -rf reports/output build dist outputs multirun .submitit *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

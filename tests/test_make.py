@@ -165,7 +165,7 @@ def test_clean_keeps_the_runs_and_the_environment(checkout: Path) -> None:
 def test_lint_and_tests_run_what_they_say(checkout: Path) -> None:
     assert make("lint", "test", "test-fast", cwd=checkout).returncode == 0
     assert calls(checkout) == [
-        "-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest -n auto",
-        "-m pytest -n auto -m not slow",
+        "-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest -n auto --dist worksteal",
+        "-m pytest -n auto --dist worksteal -m not slow",
     ]  # fmt: skip
     assert "OMP_NUM_THREADS=1" in make("-n", "test", cwd=checkout).stdout
