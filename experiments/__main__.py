@@ -85,6 +85,8 @@ def _main(argv: list[str]) -> int:
         )
         if outcome == "failed":
             print(failure(folders[0], run_id), file=sys.stderr)
+        elif line := result(folders[0], run_id):
+            print(line)
     words = set(results.values())
     return 130 if "interrupted" in words else 1 if words & {"failed"} else 0
 
@@ -178,6 +180,18 @@ def summary(outcome: Any) -> int:
         print("interrupted; run the same command again to go on from the checkpoints", file=sys.stderr)
     status: int = outcome.exit_status
     return status
+
+
+def result(folder: Path, run_id: str) -> str:
+    """The metrics of a run that has a record of its own, and where that is; "" for others."""
+    from experiments import store
+
+    path = folder / run_id / "record.json"
+    record = store.unseal(path.read_bytes()) if path.exists() else None
+    metrics = (record or {}).get("metrics")
+    if not metrics:
+        return ""
+    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None) + f"\nrecord: {path}"
 
 
 def failure(folder: Path, run_id: str) -> str:

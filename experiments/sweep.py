@@ -76,13 +76,13 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     store.check_writable(Path(cfg.runs))
     points, unfit = drop_unfit(points, overrides, cfg, compose)
     ids = {run_id: p for p in points for run_id in [identify(p, cfg, compose)]}
-    noted = leave_notes(points, cfg, compose, folder)
     known = store.finished(folder)
     todo = {
         rid: p
         for rid, p in ids.items()
         if store.wanted(known.get(rid), provenance.code_hash(cfg.module, p.run.norm.name), cfg.rerun)
     }
+    noted = leave_notes(list(todo.values()), cfg, compose, folder, points)
     before = {rid: "done before" for rid in ids if rid not in todo}
     outcome = Outcome(
         cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
@@ -263,10 +263,14 @@ def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:
 # ---- what the reports need beside the records -------------------------------------------------------------
 
 
-def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: Path) -> dict[str, Any]:
-    """paper/<key>.json for every point, and its key into the point. Returns grid.json, brought up to date."""
+def leave_notes(
+    todo: list[Point], cfg: DictConfig, compose: Compose, folder: Path, points: list[Point] | None = None
+) -> dict[str, Any]:
+    """paper/<key>.json for every point to do, and its key into the point. Returns grid.json, brought up to
+    date; `points`: all of the sweep, done ones included.
+    """
     cache: dict[str, str | None] = {}
-    for p in points:
+    for p in todo:
         same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
         if same not in cache:
             paper = grid.paper_config(p, compose)
@@ -275,7 +279,7 @@ def leave_notes(points: list[Point], cfg: DictConfig, compose: Compose, folder: 
             if paper is not None and not path.exists():
                 store.write(path, orjson.dumps({"config": paper}))
         p.member["paper"] = cache[same]
-    own = {p.run.norm.name for p in points if "." in p.run.norm.name}
+    own = {p.run.norm.name for p in points or todo if "." in p.run.norm.name}
     return write_grid(cfg.table, compose, folder, own)
 
 
