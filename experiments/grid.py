@@ -159,12 +159,16 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
     """
     first = head(parse(overrides))
     out: dict[str, Point] = {}
+    bases: dict[tuple[str, ...], DictConfig] = {}  # without the grid, which is long to copy
     for assignment in expand(overrides, compose):
         groups = [
             f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
         ]  # what only Hydra can put in
         plain_values = {k: v for k, v in assignment.items() if not is_group(k) and not k.startswith("+")}
-        cfg = with_values(compose(first + groups), plain_values)
+        if tuple(groups) not in bases:
+            whole = compose(first + groups)
+            bases[tuple(groups)] = OmegaConf.masked_copy(whole, [str(k) for k in whole if k != "grid"])
+        cfg = with_values(bases[tuple(groups)], plain_values)
         table = table_module(cfg)
         run = table.check(typed(table.Run, cfg))
         check_layer(run.norm.name)

@@ -310,13 +310,14 @@ def write_grid(
     for profile in sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml")):
         if profile in note["profiles"]:
             continue
+        words = [f"table={table}", f"profile={profile}"]
+        seeds = sorted({int(typed_in["seed"]) for typed_in in grid.expand(words, compose)})
         found: dict[str, dict[str, Any]] = {}
-        seeds = set()
-        for p in grid.points([f"table={table}", f"profile={profile}"], compose):
+        for p in grid.points([*words, f"seed={seeds[0]}"], compose):
             c = config.plain(p.run)
-            seeds.add(c.pop("seed"))
+            del c["seed"]
             found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
-        note["profiles"][profile] = {"seeds": sorted(seeds), "points": list(found.values())}
+        note["profiles"][profile] = {"seeds": seeds, "points": list(found.values())}
     if folder is not None and note != old:
         store.write(folder / "grid.json", orjson.dumps(note))
     return note
