@@ -96,6 +96,8 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
     except config.BadInput:
         raise
     except Exception as e:
+        if type(e).__name__ == "UncompletedJobError":  # submitit raises it in the job at a time limit
+            return dict.fromkeys(ids, "interrupted")  # up to its last checkpoint
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise store.unwritable(e.filename or folder, e) from e  # no failure of the run's: it may go on
         trace = traceback.format_exc()
