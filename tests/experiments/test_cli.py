@@ -229,6 +229,31 @@ def test_a_failing_run_leaves_the_others_and_is_tried_again(cli, tmp_path):
     assert len(list((cli.runs / "T3" / "superseded").iterdir())) == 1
 
 
+TIMED = """
+from torch import nn
+
+class UncompletedJobError(RuntimeError):  # as submitit's, which it raises in the job at a time limit
+    pass
+
+class Late(nn.BatchNorm1d):
+    count = 0
+    def forward(self, x):
+        Late.count += self.training
+        if Late.count > 60:
+            raise UncompletedJobError("timed out")
+        return super().forward(x)
+"""
+
+
+@pytest.mark.slow
+def test_a_time_limit_is_an_interruption_and_keeps_the_checkpoint(cli, tmp_path):
+    cli.env |= own_module(tmp_path, TIMED)
+    custom = ("norm=custom", "norm.name=mylayers.Late", "epochs=100", "checkpoint_every=0")
+    done = cli("table=T3", "profile=smoke", "column=ni", "seed=0", *custom)
+    assert done.returncode == 130 and "interrupted" in done.stdout, done.stderr
+    assert list(cli.runs.glob("T3/*/checkpoint.*.pt")) and not cli.records()
+
+
 @pytest.mark.slow
 def test_divergence_is_a_result_and_not_retried(cli, tmp_path):
     cli.env |= own_module(tmp_path, LAYERS)
