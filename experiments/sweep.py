@@ -280,14 +280,19 @@ def leave_notes(
                 store.write(path, orjson.dumps({"config": paper}))
         p.member["paper"] = cache[same]
     own = {p.run.norm.name for p in points or todo if "." in p.run.norm.name}
-    return write_grid(cfg.table, compose, folder, own)
+    return write_grid(cfg.table, compose, folder, own, cfg.profile)
 
 
 def write_grid(
-    table: str, compose: Compose, folder: Path | None, own: Collection[str] = ()
+    table: str,
+    compose: Compose,
+    folder: Path | None,
+    own: Collection[str] = (),
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """What the reports need to know of a table's grid; kept in grid.json (nowhere with folder=None) until
-    conf/ changes. `own`: the users' layers of this sweep, whose code is noted too.
+    conf/ changes. `own`: the users' layers of this sweep, whose code is noted too. Noted are `profile` and
+    those of earlier sweeps here, each of which takes half a second; all for None.
     """
     old: dict[str, Any] = {}
     with contextlib.suppress(OSError, orjson.JSONDecodeError, TypeError):
@@ -307,17 +312,17 @@ def write_grid(
     }
     if old.get("conf") == note["conf"]:
         note["profiles"] = old["profiles"]
-    for profile in sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml")):
-        if profile in note["profiles"]:
-            continue
-        words = [f"table={table}", f"profile={profile}"]
+    there = sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml"))
+    wanted = set(there) if profile is None else {profile, *old.get("profiles", {})} & set(there)
+    for name in sorted(wanted - note["profiles"].keys()):
+        words = [f"table={table}", f"profile={name}"]
         seeds = sorted({int(typed_in["seed"]) for typed_in in grid.expand(words, compose)})
         found: dict[str, dict[str, Any]] = {}
         for p in grid.points([*words, f"seed={seeds[0]}"], compose):
             c = config.plain(p.run)
             del c["seed"]
             found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
-        note["profiles"][profile] = {"seeds": seeds, "points": list(found.values())}
+        note["profiles"][name] = {"seeds": seeds, "points": list(found.values())}
     if folder is not None and note != old:
         store.write(folder / "grid.json", orjson.dumps(note))
     return note

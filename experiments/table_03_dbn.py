@@ -122,9 +122,13 @@ def check(run: Run) -> Run:
         "must be one or more widths",
     )
     must(run.model.name in ("mlp", "cnn"), "model", run.model.name, "this table has mlp and cnn")
+    if run.model.name == "mlp":  # what a network has no use for must not make different runs of it
+        run = replace(run, model=replace(run.model, widths=[], dropout=[]))
+    else:
+        run = replace(run, model=replace(run.model, hidden=run.model.hidden[:1]))
+    pairs = len(run.model.widths) // 2
     must(
-        run.model.name == "mlp"
-        or (len(run.model.widths) % 2 == 0 and len(run.model.dropout) == len(run.model.widths) // 2 + 1),
+        run.model.name == "mlp" or (len(run.model.widths) % 2 == 0 and len(run.model.dropout) == pairs + 1),
         "model.widths",
         run.model.widths,
         "convolutions come in pairs, with one dropout rate a pair and one more",

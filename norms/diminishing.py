@@ -343,7 +343,10 @@ class _DiminishingBatchNorm(nn.Module):
             size = x.size()  # in torch's words
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
         if self.reading == "B" and torch.compiler.is_compiling():
-            return self._train_uncompiled(x)
+            # What a compiled B saves for its backward pass are the buffers themselves, not the clones: once
+            # they have changed, its gradient is wrong (torch 2.14). So torch.compile is kept out and breaks
+            # the graph here. As a decorator, `disable` would have every process import the compiler: 1.5 s.
+            return torch.compiler.disable(self._train)(x)
         return self._train(x)
 
     def _train(self, x: Tensor) -> Tensor:
@@ -378,10 +381,6 @@ class _DiminishingBatchNorm(nn.Module):
             self.running_statistic.copy_(next_stat)
             self.num_batches_tracked.add_(1)
         return y
-
-    # What a compiled B saves for its backward pass are the buffers themselves, not the clones: once they have
-    # changed, its gradient is wrong (torch 2.14). So torch.compile is kept out, and breaks the graph there.
-    _train_uncompiled = torch.compiler.disable(_train)
 
     def _corrected(self, var: Tensor, n: int) -> Tensor:
         return var * (n / (n - 1)) if self.correction else var

@@ -311,6 +311,7 @@ def test_values_the_grid_does_not_know_run_beside_those_it_knows(composed):
     found = points(composed, "table=T3", "profile=smoke", "column=mnist", "data=mnist5k,glyphs", "alpha=0.1")
     assert [p.run.data.name for p in found] == ["mnist5k", "glyphs"]
     found = points(composed, "table=T3", "profile=smoke", "column=mnist", "model=mlp,cnn", "alpha=0.1")
+    assert [p.run.model.hidden for p in found] == [[30, 30], [30]]  # of the grid's widths, what each can use
     assert [p.run.model.name for p in found] == ["mlp", "cnn"]
     with pytest.raises(BadInput, match=r"^column=foo: unknown column"):
         points(composed, "table=T3", "column=mnist,foo")
@@ -330,3 +331,9 @@ def test_a_key_of_a_group_becomes_an_axis_of_one_value(composed):
     words = ("table=T3", "column=mnist", "alpha=0.5", "seed=0")
     typed, axis = (points(composed, *words, w) for w in ("model.hidden=[5,5]", "model.hidden=choice([5,5])"))
     assert [p.run for p in typed] == [p.run for p in axis] and typed[0].run.model.hidden == [5, 5]
+
+
+def test_widths_a_network_has_no_use_for_make_no_other_runs(composed):
+    """An MLP has no convolutions: `model.widths` over two values is one run."""
+    words = "table=T3", "profile=smoke", "column=mnist", "alpha=0.1", "model=mlp"
+    assert len(points(composed, *words, "model.widths=[8,8],[4,4]")) == len(points(composed, *words)) == 1
