@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from norms.moments import column, dims, inside_func, moments
+
 READINGS = ("A", "B", "C")
 INITIALS = ("zero_one", "zero_zero", "first_batch")
 AVERAGES = {"sigma": "running_sigma", "variance": "running_var", "inv_std": "running_inv_std"}  # -> buffer
@@ -86,55 +88,7 @@ def _pull(var: Tensor, used: Tensor, inv: Tensor, average: str, eps_in: str, eps
     return inv * _inverse_root(used) if eps_in == "sigma" else inv.square()
 
 
-# ---- batch statistics, and reading B; each as plain torch wants it and as torch.func does -----------------
-
-
-def _inside_func() -> bool:
-    # As torch.autograd.Function asks itself. A Function that torch.func can transform has some 80 us more of
-    # overhead a call, a quarter of nn.BatchNorm1d on [100, 300]: so only where it is needed.
-    return bool(torch._C._are_functorch_transforms_active())
-
-
-def _dims(x: Tensor) -> list[int]:
-    return [0, *range(2, x.dim())]
-
-
-def _column(v: Tensor, x: Tensor) -> Tensor:
-    """A vector over channels, shaped to go with x [N, C, ...]."""
-    return v if x.dim() == 2 else v.view(-1, *[1] * (x.dim() - 2))
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance (1/n) per channel, without gradient."""
-    if _inside_func():
-        return _StackedMoments.apply(x)
-    x = x.detach()
-    if x.device.type in ("cpu", "cuda"):  # batch_norm's own kernel: on a CPU 20 times as fast as var_mean
-        mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
-    else:
-        var, mean = torch.var_mean(x, _dims(x), correction=0)
-    return mean, var
-
-
-class _StackedMoments(torch.autograd.Function):
-    """`_moments` under torch.func: the members of a vmap become channels."""
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return _moments(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        return None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor) -> tuple[Any, Any]:
-        mean, var = _moments(x.movedim(in_dims[0], 1).flatten(1, 2))
-        return (mean.view(info.batch_size, -1), var.view(info.batch_size, -1)), (0, 0)
+# ---- reading B, as plain torch wants it and as torch.func does --------------------------------------------
 
 
 def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
@@ -145,7 +99,7 @@ def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     plain operations take at least half as long again; its backward turns into plain operations when it is
     itself to be differentiated.
     """
-    return (_StackedInGraph if _inside_func() else _InGraph).apply(x, *others)
+    return (_StackedInGraph if inside_func() else _InGraph).apply(x, *others)
 
 
 def _in_graph_forward(
@@ -157,7 +111,7 @@ def _in_graph_forward(
     alpha: Tensor,
     *how: Any,
 ) -> tuple[Tensor, ...]:
-    mean, var = (s.to(prev_mean.dtype) for s in _moments(x))
+    mean, var = (s.to(prev_mean.dtype) for s in moments(x))
     used_mean = torch.lerp(prev_mean, mean, alpha)
     used = torch.lerp(prev_stat, _statistic(var, *how), alpha)
     y = F.batch_norm(x, used_mean, _square(used, *how), weight, bias, False, 0.0, 0.0)
@@ -178,16 +132,16 @@ def _in_graph_backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | 
     x, weight, prev_mean, prev_stat, alpha, mean, var, used_mean, used = ctx.saved_tensors
     again = torch.is_grad_enabled()  # the result is to be differentiated: the statistics must depend on x
     if again:
-        mean = x.mean(_dims(x))
-        var = (x - _column(mean, x)).square().mean(_dims(x))
+        mean = x.mean(dims(x))
+        var = (x - column(mean, x)).square().mean(dims(x))
         used_mean = torch.lerp(prev_mean, mean, alpha)
         used = torch.lerp(prev_stat, _statistic(var, *ctx.how), alpha)
     square = _square(used, *ctx.how)
     inv = square.rsqrt()
     if again:
-        sum_dy = dy.sum(_dims(x))
-        sum_dy_xh = (dy * (x - _column(used_mean, x))).sum(_dims(x)) * inv
-        dx = dy * _column(inv if weight is None else inv * weight, x)
+        sum_dy = dy.sum(dims(x))
+        sum_dy_xh = (dy * (x - column(used_mean, x))).sum(dims(x)) * inv
+        dx = dy * column(inv if weight is None else inv * weight, x)
     else:
         dx, sum_dy_xh, sum_dy = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, used_mean, square, None, None, False, 0.0, [True, True, True]
@@ -198,9 +152,9 @@ def _in_graph_backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | 
     a = alpha / (x.numel() // mean.numel())
     if weight is not None:
         a = a * weight
-    shift = _column(a * inv * sum_dy, x)
-    slope = _column(a * _pull(var, used, inv, *ctx.how) * sum_dy_xh, x)
-    centred = x - _column(mean, x)
+    shift = column(a * inv * sum_dy, x)
+    slope = column(a * _pull(var, used, inv, *ctx.how) * sum_dy_xh, x)
+    centred = x - column(mean, x)
     if again or centred.dtype != dx.dtype:  # mixed precision: the sum in the statistics' precision
         dx = (dx - centred * slope - shift).to(dx.dtype)
     else:
@@ -356,7 +310,7 @@ class _DiminishingBatchNorm(nn.Module):
         # Clones: the buffers are overwritten below, while autograd may still need what was in them.
         prev_mean, prev_stat = self.running_mean.clone(), self.running_statistic.clone()
         if self.initial == "first_batch" or self.reading == "A":
-            mean, var = (s.to(prev_mean.dtype) for s in _moments(x))
+            mean, var = (s.to(prev_mean.dtype) for s in moments(x))
         if self.initial == "first_batch":
             first = self.num_batches_tracked == 0  # no Python branch: under vmap this is one flag a member
             prev_mean = torch.where(first, mean, prev_mean)
