@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from norms.diminishing import DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d
+from norms.dyt import DynamicTanh
+from norms.frn import FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d
+from norms.l1 import L1BatchNorm1d, L1BatchNorm2d, L1BatchNorm3d
+from norms.mean_only import MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d
+from norms.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from norms.rms import ChannelRMSNorm
 
 BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-DIMINISHING = (DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d)
 
 
 def _none(num_features: int, device: Any = None, dtype: Any = None) -> nn.Module:
@@ -104,7 +108,32 @@ METHODS = {
     "diminishing": Method(
         "diminishing batch normalisation: statistics averaged with a weight alpha_m, in three readings",
         "Ma & Klabjan 2017, arXiv 1705.08011",
-        DIMINISHING,
+        (DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d),
+    ),
+    "renorm": Method(
+        "batch renormalisation: a batch's statistics corrected towards their averages, in widening limits",
+        "Ioffe 2017, arXiv 1702.03275",
+        (BatchRenorm1d, BatchRenorm2d, BatchRenorm3d),
+    ),
+    "l1": Method(
+        "L1 batch normalisation: the mean absolute deviation in place of the standard deviation",
+        "Wu et al. 2018, arXiv 1802.09769",
+        (L1BatchNorm1d, L1BatchNorm2d, L1BatchNorm3d),
+    ),
+    "mean_only": Method(
+        "mean-only batch normalisation: centres, and leaves the scale to weight normalisation",
+        "Salimans & Kingma 2016, arXiv 1602.07868",
+        (MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d),
+    ),
+    "frn": Method(
+        "filter response normalisation with its thresholded linear unit; needs positions, so not for [N, C]",
+        "Singh & Krishnan 2020, arXiv 1911.09737",
+        (FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d),
+    ),
+    "dyt": Method(
+        "dynamic tanh: gamma tanh(alpha x) + beta, no statistics",
+        "Zhu et al. 2025, arXiv 2503.10622",
+        (DynamicTanh,) * 3,
     ),
 }
 

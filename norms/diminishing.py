@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from norms.moments import column, dims, inside_func, moments
+from norms.moments import column, count, dims, exchange, inside_func, moments
 
 READINGS = ("A", "B", "C")
 INITIALS = ("zero_one", "zero_zero", "first_batch")
@@ -94,12 +94,34 @@ def _pull(var: Tensor, used: Tensor, inv: Tensor, average: str, eps_in: str, eps
 def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     """Reading B: y = w (x - mu) / std + b with mu, std mixed from batch (weight alpha) and past (1 - alpha).
 
-    Takes x, weight, bias, prev_mean, prev_stat, alpha (0-d or per channel), average, eps_in, eps. Returns y
-    and, without gradient, the batch's mean and variance and the mixed mean and statistic. A Function, since
-    plain operations take at least half as long again; its backward turns into plain operations when it is
-    itself to be differentiated.
+    Takes x, weight, bias, prev_mean, prev_stat, alpha (a number, 0-d or per channel), average, eps_in, eps.
+    Returns y and, without gradient, the batch's mean and variance and the mixed mean and statistic. A
+    Function, since plain operations take at least half as long again; its backward turns into plain
+    operations when it is itself to be differentiated.
     """
+    if torch.compiler.is_compiling():  # which would get the gradient of the Function wrong (torch 2.14)
+        return _in_graph_plain(x, *others)
     return (_StackedInGraph if inside_func() else _InGraph).apply(x, *others)
+
+
+def _in_graph_plain(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    prev_mean: Tensor,
+    prev_stat: Tensor,
+    alpha: Tensor | float,
+    *how: Any,
+) -> tuple[Tensor, ...]:
+    wide = x.to(torch.promote_types(x.dtype, prev_mean.dtype))
+    mean = wide.mean(dims(x))
+    var = (wide - column(mean, x)).square().mean(dims(x))
+    used_mean = torch.lerp(prev_mean, mean, alpha)
+    used = torch.lerp(prev_stat, _statistic(var, *how), alpha)
+    scale = _square(used, *how).rsqrt()
+    y = (wide - column(used_mean, x)) * column(scale if weight is None else scale * weight, x)
+    y = y if bias is None else y + column(bias, x)
+    return y.to(x.dtype), *(s.detach() for s in (mean, var, used_mean, used))
 
 
 def _in_graph_forward(
@@ -108,7 +130,7 @@ def _in_graph_forward(
     bias: Tensor | None,
     prev_mean: Tensor,
     prev_stat: Tensor,
-    alpha: Tensor,
+    alpha: Tensor | float,
     *how: Any,
 ) -> tuple[Tensor, ...]:
     mean, var = (s.to(prev_mean.dtype) for s in moments(x))
@@ -122,7 +144,8 @@ def _in_graph_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     x, weight, bias, prev_mean, prev_stat, alpha, *ctx.how = inputs
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, prev_mean, prev_stat, alpha, *output[1:])
+    ctx.alpha = None if isinstance(alpha, Tensor) else alpha
+    ctx.save_for_backward(x, weight, prev_mean, prev_stat, alpha if ctx.alpha is None else None, *output[1:])
     ctx.has_bias = bias is not None
 
 
@@ -130,6 +153,7 @@ def _in_graph_backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | 
     if dy is None:
         return (None,) * 9
     x, weight, prev_mean, prev_stat, alpha, mean, var, used_mean, used = ctx.saved_tensors
+    alpha = ctx.alpha if alpha is None else alpha
     again = torch.is_grad_enabled()  # the result is to be differentiated: the statistics must depend on x
     if again:
         mean = x.mean(dims(x))
@@ -290,51 +314,50 @@ class _DiminishingBatchNorm(nn.Module):
             raise ValueError(f"expected {self.expected} input (got {x.dim()}D input of size {list(x.shape)})")
         if x.shape[1] != self.num_features:
             raise ValueError(f"expected {self.num_features} channels, got input size {list(x.shape)}")
-        if not self.training:
+        if not self.training or x.numel() == 0:  # an empty batch, as for torch: averages stay as they are
             return self._apply_with(x, self.running_mean, self.running_statistic)
         n = x.numel() // self.num_features
-        if n <= (0 if self.reading == "A" and not self.correction else 1):
+        if n == 1 and not (self.reading == "A" and not self.correction):
             size = x.size()  # in torch's words
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
-        if self.reading == "B" and torch.compiler.is_compiling():
-            # What a compiled B saves for its backward pass are the buffers themselves, not the clones: once
-            # they have changed, its gradient is wrong (torch 2.14). So torch.compile is kept out and breaks
-            # the graph here. As a decorator, `disable` would have every process import the compiler: 1.5 s.
-            return torch.compiler.disable(self._train)(x)
-        return self._train(x)
-
-    def _train(self, x: Tensor) -> Tensor:
-        n = x.numel() // self.num_features
         how = self.average, self.eps_in, self.eps
-        alpha = self.current_alpha()
-        # Clones: the buffers are overwritten below, while autograd may still need what was in them.
-        prev_mean, prev_stat = self.running_mean.clone(), self.running_statistic.clone()
-        if self.initial == "first_batch" or self.reading == "A":
-            mean, var = (s.to(prev_mean.dtype) for s in moments(x))
+        alpha = self._alpha()
+        native = self.reading == "C" and self.eps_in == "variance"
+        if self.reading == "A" or self.initial == "first_batch":
+            mean, var = (s.to(self.running_mean.dtype) for s in moments(x))
+        prev_mean, prev_stat = self.running_mean, self.running_statistic
         if self.initial == "first_batch":
             first = self.num_batches_tracked == 0  # no Python branch: under vmap this is one flag a member
             prev_mean = torch.where(first, mean, prev_mean)
             prev_stat = torch.where(first, _statistic(self._corrected(var, n), *how), prev_stat)
+        elif not native:  # the buffers are overwritten below, while autograd may still need what was in them
+            prev_mean, prev_stat = prev_mean.clone(), prev_stat.clone()
         next_mean = None
         if self.reading == "A":
             y = self._apply_with(x, prev_mean, prev_stat)
-        elif self.reading == "C" and self.eps_in == "variance":
+        elif native:
             # The native kernel; with momentum 1, its "running" statistics are those of this batch.
             mean, var = torch.zeros_like(prev_mean), torch.zeros_like(prev_mean)
             y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
             var = var * ((n - 1) / n)
         else:  # in training, C is B with alpha = 1
-            mix = alpha if self.reading == "B" else torch.ones_like(alpha)
+            mix = alpha if self.reading == "B" else torch.ones_like(self.alpha_scale)
             weight, bias = self.weight, self.bias
             y, mean, var, next_mean, next_stat = _in_graph(x, weight, bias, prev_mean, prev_stat, mix, *how)
         with torch.no_grad():
             if next_mean is None or self.reading == "C" or self.correction:
                 next_mean = torch.lerp(prev_mean, mean, alpha)
                 next_stat = torch.lerp(prev_stat, _statistic(self._corrected(var, n), *how), alpha)
-            self.running_mean.copy_(next_mean)
-            self.running_statistic.copy_(next_stat)
-            self.num_batches_tracked.add_(1)
+            exchange(self, running_mean=next_mean, **{AVERAGES[self.average]: next_stat})
+            count(self)
         return y
+
+    def _alpha(self) -> Any:
+        """`current_alpha`; on a CPU a float, which saves a quarter of the operations."""
+        if self.alpha_scale.is_cpu and not (inside_func() or torch.compiler.is_compiling()):
+            m = 1 + int(self.num_batches_tracked) // self.period
+            return float(self.alpha_scale) * m ** -float(self.alpha_power)
+        return self.current_alpha()
 
     def _corrected(self, var: Tensor, n: int) -> Tensor:
         return var * (n / (n - 1)) if self.correction else var
@@ -414,9 +437,8 @@ class DiminishingBatchNorm1d(_DiminishingBatchNorm):
     ``eps_in="variance"``, the work is that of the native batch_norm kernel. All readings run under
     ``torch.func.vmap(functional_call)`` with stacked parameters and buffers, and are twice differentiable.
 
-    Under ``torch.compile``, training steps of B run uncompiled (the graph breaks there; ``fullgraph=True`` is
-    refused): in torch 2.14 the compiled backward pass would take from the buffers, once they have changed,
-    what the forward pass took before, and the gradient would be wrong. A, C and evaluation compile.
+    All compile with ``torch.compile(fullgraph=True)``; a compiled training step exchanges the buffers for new
+    tensors, where otherwise they are changed in place.
 
     Args:
         num_features: C.

@@ -11,6 +11,7 @@ import pytest
 # that tests start inherit these too.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["KERAS_BACKEND"] = "torch"  # a peer of some layers
 
 # No deadline: a slow machine is not a bug. Derandomized: the same commit gives the same answer twice.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

@@ -1,0 +1,284 @@
+"""What users do with any torch.nn layer, done with every layer here: saved, copied, moved, compiled,
+transformed. What a layer cannot do is in REFUSED, with the error it gives.
+"""
+
+import copy
+import io
+import pickle
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+import norms
+
+F64 = torch.float64
+SHAPES = {1: (6, 8, 5), 2: (6, 8, 5, 4), 3: (6, 8, 3, 2, 2)}
+OPTIONS = {"renorm": {"warmup_steps": 0, "r_steps": 4, "d_steps": 2}, "group": {"num_groups": 4}}
+VARIANTS = {
+    "diminishing A": ("diminishing", {"reading": "A"}),
+    "diminishing B": ("diminishing", {"reading": "B"}),
+    "renorm, no affine": ("renorm", {"affine": False, "warmup_steps": 0, "r_steps": 0, "d_steps": 0}),
+    "l1, no affine": ("l1", {"affine": False}),
+    "mean_only, no affine": ("mean_only", {"affine": False}),
+    "frn, no threshold": ("frn", {"tlu": False}),
+}
+LAYERS = {name: (name, OPTIONS.get(name, {})) for name in norms.names()} | VARIANTS
+
+# (layer, what it is asked) -> (the error, and words of it)
+REFUSED = {
+    ("instance", "empty batch"): (IndexError, "index 0"),  # torch's own
+}
+BATCH_STATISTICS = ("batch", "diminishing", "renorm", "l1", "mean_only")
+
+
+def build(layer, dim=2, seed=0, **factory):
+    name, options = LAYERS[layer]
+    built = norms.build(name, 8, dim, **options, **({"dtype": F64} | factory))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in built.parameters():
+        with torch.no_grad():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=F64)
+            parameter.add_(0.3 * noise.to(parameter.device, parameter.dtype))
+    return built
+
+
+def inputs(dim=2, steps=1, seed=0, dtype=F64):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(SHAPES[dim], generator=generator, dtype=F64).to(dtype) * 2 + 1 for _ in range(steps)]
+
+
+def trained(layer, **where):
+    """A layer whose state is not that of the start."""
+    built = build(layer, **where)
+    for x in inputs(steps=2, dtype=next((p.dtype for p in built.parameters()), F64)):
+        built(x)
+    return built
+
+
+def refused(layer, asked, call):
+    """Whether the layer refuses, as the list above says; what it does not list must work."""
+    if (layer, asked) not in REFUSED:
+        return call()
+    kind, words = REFUSED[layer, asked]
+    with pytest.raises(kind, match=words):
+        call()
+    return None
+
+
+def same(a, b, **tolerance):
+    torch.testing.assert_close(a, b, **({"rtol": 1e-12, "atol": 1e-12} | tolerance))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_state_dict_deepcopy_and_pickle(layer):
+    built, (x,) = trained(layer), inputs(seed=1)
+    loaded = build(layer, seed=5)
+    saved = io.BytesIO()
+    torch.save(built.state_dict(), saved)
+    saved.seek(0)
+    loaded.load_state_dict(torch.load(saved, weights_only=True))
+    for twin in (loaded, copy.deepcopy(built), pickle.loads(pickle.dumps(built))):
+        for mode in (False, True):  # in this order: training changes the twin
+            same(twin.train(mode)(x), copy.deepcopy(built).train(mode)(x))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_device_and_dtype(layer):
+    """The factory arguments reach everything; .to moves everything that has a floating point."""
+    meta = build(layer, device="meta", dtype=torch.float32)
+    assert {t.device.type for t in meta.state_dict().values()} <= {"meta"}
+    for built in (build(layer, dtype=torch.bfloat16), trained(layer).to(torch.bfloat16)):
+        floats = [t for t in built.state_dict().values() if t.is_floating_point()]
+        assert {t.dtype for t in floats} <= {torch.bfloat16}
+        y = built(inputs()[0].bfloat16())
+        assert y.dtype == torch.bfloat16 and torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_mode(layer):
+    """Evaluation changes no state and does not see the other examples; training without batch statistics is
+    the same as evaluation."""
+    built, (x,) = trained(layer), inputs(seed=1)
+    before = copy.deepcopy(built.state_dict())
+    y = built.eval()(x)
+    same(built(x[:2]), y[:2])
+    for key, value in built.state_dict().items():
+        assert torch.equal(value, before[key])
+    if layer.partition(" ")[0].rstrip(",") not in BATCH_STATISTICS:
+        same(built.train()(x), y)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_memory_formats(layer):
+    """channels_last and other strides: same values, gradients and statistics."""
+    (x,) = inputs()
+    strided = torch.stack([x, x], -1)[..., 0]
+    assert not strided.is_contiguous()
+    results = []
+    for form in (x, x.contiguous(memory_format=torch.channels_last), strided):
+        built, leaf = build(layer), form.detach().requires_grad_()
+        y = built(leaf)
+        y.sin().sum().backward()
+        results.append([y, leaf.grad, *(p.grad for p in built.parameters()), *built.buffers()])
+    for result in results[1:]:
+        same(result, results[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_autocast(layer):
+    """A bfloat16 input, as a convolution gives it: close to float32, with statistics in float32."""
+    (x,) = inputs(dtype=torch.bfloat16)
+    low, high = (build(layer, dtype=torch.float32) for _ in range(2))
+    leaf = x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = low(leaf)
+    y.float().sin().sum().backward()
+    same(y.float(), high(x.float()), rtol=0.03, atol=0.03)
+    assert leaf.grad.dtype == torch.bfloat16 and torch.isfinite(leaf.grad).all()
+    for name, value in low.named_buffers():
+        same(value, dict(high.named_buffers())[name], rtol=0.01, atol=0.01)
+        assert value.dtype in (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_batch_of_one_and_of_none(layer):
+    built, (x,) = trained(layer), inputs()
+    assert built(x[:1]).shape == x[:1].shape  # positions are values too
+    before = {k: v.clone() for k, v in built.state_dict().items() if k != "num_batches_tracked"}
+    empty = refused(layer, "empty batch", lambda: built(x[:0].requires_grad_()))
+    if empty is not None:
+        assert empty.shape == x[:0].shape
+        empty.sum().backward()
+    for key, value in before.items():
+        same(built.state_dict()[key], value)
+    refused(layer, "empty batch", lambda: same(built.eval()(x[:0]), x[:0]))
+
+
+@pytest.mark.parametrize("layer", [k for k in LAYERS if k.partition(",")[0] in ("renorm", "l1", "mean_only")])
+def test_one_value_a_channel_is_torchs_error(layer):
+    x = torch.randn(1, 8, 1, 1, dtype=F64)
+    with pytest.raises(ValueError) as ours:
+        build(layer)(x)
+    with pytest.raises(ValueError) as theirs:
+        nn.BatchNorm2d(8, dtype=F64)(x)
+    assert str(ours.value) == str(theirs.value)
+    assert build(layer).eval()(x).shape == x.shape
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_wrong_rank_and_wrong_channels_are_named(layer):
+    if layer == "none":
+        return
+    for shape in ((6, 8), (6, 8, 5, 4, 3), (6, 5, 5, 4)):
+        x = torch.randn(shape, dtype=F64)
+        any_rank = layer in ("rms", "dyt", "group", "layer")
+        if any_rank and shape[1] == 8:
+            assert build(layer)(x).shape == shape
+            continue
+        with pytest.raises((ValueError, RuntimeError)) as error:
+            build(layer)(x)
+        named = ("4D", str(len(shape)) + "D") if shape[1] == 8 else ("5",)
+        assert all(part in str(error.value) for part in named), str(error.value)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nan_goes_through(layer):
+    """NaN in one channel of the input is NaN in that channel's output, not an error, and not hidden."""
+    if layer in ("layer", "rms", "group"):
+        return  # over channels too
+    (x,) = inputs()
+    x[0, 3, 0, 0] = torch.nan
+    y = build(layer)(x)
+    assert y[0, 3, 0, 0].isnan()
+    assert torch.isfinite(y[:, [c for c in range(8) if c != 3]]).all()
+
+
+def as_function(built):
+    """Output as a function of input and parameters; statistics start anew with each call."""
+    names, values = zip(*built.named_parameters(), strict=True) if list(built.parameters()) else ((), ())
+    start = {k: v.clone() for k, v in built.named_buffers()}
+
+    def f(x, *parameters):
+        state = dict(zip(names, parameters, strict=True)) | {k: v.clone() for k, v in start.items()}
+        return functional_call(built, state, (x,))
+
+    return f, values
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_gradcheck_and_gradgradcheck(layer, mode):
+    built = build(layer, dim=1).train(mode)
+    if layer.startswith("renorm"):  # both corrections at their limits, as constant as the gradient has them
+        built.warmup_steps = built.r_steps = built.d_steps = 0
+        built.running_mean.fill_(-100), built.running_std.fill_(0.01)
+    x = torch.randn(3, 8, 2, dtype=F64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    f, values = as_function(built)
+    assert torch.autograd.gradcheck(f, (x, *values))
+    assert torch.autograd.gradgradcheck(f, (x, *values))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_vmap_equals_a_loop(layer, mode):
+    """A population of stacked members: outputs, gradients and statistics of each as if it were alone."""
+    members = [build(layer, seed=i).train(mode) for i in range(3)]
+    base = copy.deepcopy(members[0])
+    parameters, buffers = stack_module_state(members)
+    xs = torch.stack([inputs(seed=i)[0] for i in range(3)]).requires_grad_()
+
+    def run():
+        return vmap(lambda p, b, x: functional_call(base, (p, b), (x,)))(parameters, buffers, xs)
+
+    ys = refused(layer, "vmap", run) if mode else run()
+    if ys is None:
+        return
+    ys.sin().sum().backward()
+    for i, member in enumerate(members):
+        x = xs[i].detach().requires_grad_()
+        y = member(x)
+        y.sin().sum().backward()
+        same(ys[i], y, rtol=1e-9, atol=1e-9)
+        same(xs.grad[i], x.grad, rtol=1e-9, atol=1e-9)
+        for name, parameter in member.named_parameters():
+            same(parameters[name].grad[i], parameter.grad, rtol=1e-9, atol=1e-9)
+        for name, buffer in member.named_buffers():
+            same(buffers[name][i], buffer, rtol=1e-9, atol=1e-9)
+
+
+# ---- compilers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # a second each
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_compile(layer, mode):
+    """One graph, and by the whole compiler: outputs, gradients and statistics over three steps."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler")
+    torch.compiler.reset()
+    alone = build(layer).train(mode)
+    twin = copy.deepcopy(alone)
+    compiled = torch.compile(twin, fullgraph=True)
+    for i, x in enumerate(inputs(steps=3)):
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        y = refused(layer, "fullgraph", lambda a=a: compiled(a)) if mode else compiled(a)
+        if y is None:
+            return
+        z = alone(b)
+        y.sin().sum().backward(), z.sin().sum().backward()
+        same([y, a.grad], [z, b.grad], rtol=1e-7, atol=1e-7)
+        assert i == 0 or len(alone.state_dict()) == len(twin.state_dict())
+    same(twin.state_dict(), alone.state_dict(), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.slow  # a second each
+@pytest.mark.parametrize("layer", LAYERS)
+def test_export_of_evaluation(layer):
+    built, (x,) = trained(layer).eval(), inputs(seed=1)
+    program = torch.export.export(built, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+    for n in (6, 3):
+        same(program.module()(x[:n]), built(x[:n]))
