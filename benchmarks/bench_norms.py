@@ -2,11 +2,11 @@
 
     python benchmarks/bench_norms.py [threads ...]
 
-The network is Table 3's 784-300-300-10 at batch 100 (forward, backward, AdaGrad with L2). The variants take
-turns within each round, so that whatever else the machine does falls on all of them; what is printed is the
-median over rounds of the ratio to nn.BatchNorm1d in the same round, with its quartiles. Below it, the layer
-alone on [100, 300] and on convolution-sized input [20, 32, 32, 32], and a population of ten networks stacked
-under vmap.
+First Table 3's network 784-300-300-10 at batch 100 (forward, backward, AdaGrad with L2), and ten of them
+stacked under vmap. Then every layer alone, forward and backward, on [128, 300] and [128, 64, 16, 16], with
+the most memory it takes for tensors; the latter also under torch.compile. The variants take turns within each
+round, so that whatever else the machine does falls on all of them; what is printed is the median over rounds
+of the ratio to nn.BatchNorm (not compiled) in the same round, with its quartiles.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,20 +25,42 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import norms
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "nn.BatchNorm": ("batch", {}),
-    "A": ("diminishing", {"reading": "A"}),
-    "B": ("diminishing", {"reading": "B"}),
-    "C (Lasagne)": ("diminishing", {"reading": "C"}),
-    "C, eps in sigma": ("diminishing", {"reading": "C", "average": "sigma", "eps_in": "sigma"}),
-    "A, first batch, 1/m": ("diminishing", {"reading": "A", "initial": "first_batch", "alpha": "inv_m"}),
-    "B, first batch, 1/m": ("diminishing", {"reading": "B", "initial": "first_batch", "alpha": "inv_m"}),
-    "C, first batch, 1/m": ("diminishing", {"reading": "C", "initial": "first_batch", "alpha": "inv_m"}),
-}
+Variant = tuple[str, dict[str, Any]]
+OPEN = {"warmup_steps": 0, "r_steps": 0, "d_steps": 0}  # renorm with both corrections at work
 BASE = "nn.BatchNorm"
+DIMINISHING: dict[str, Variant] = {
+    BASE: ("batch", {}),
+    "diminishing A": ("diminishing", {"reading": "A"}),
+    "diminishing B": ("diminishing", {"reading": "B"}),
+    "diminishing C": ("diminishing", {"reading": "C"}),
+}
+READINGS: dict[str, Variant] = {
+    **DIMINISHING,
+    "C, eps in sigma": ("diminishing", {"reading": "C", "average": "sigma", "eps_in": "sigma"}),
+    **{
+        f"{reading}, first batch, 1/m": (
+            "diminishing",
+            {"reading": reading, "initial": "first_batch", "alpha": "inv_m"},
+        )
+        for reading in "ABC"
+    },
+}
+EVERY: dict[str, Variant] = {
+    **DIMINISHING,
+    "renorm": ("renorm", OPEN),
+    "l1": ("l1", {}),
+    "mean_only": ("mean_only", {}),
+    "frn": ("frn", {}),
+    "dyt": ("dyt", {}),
+    "layer": ("layer", {}),
+    "group": ("group", {}),
+    "rms": ("rms", {}),
+}
 
 
 def mlp(name: str, options: dict[str, Any]) -> nn.Module:
@@ -60,14 +83,50 @@ def mlp_step(name: str, options: dict[str, Any]) -> Callable[[], None]:
     return step
 
 
-def layer_step(shape: tuple[int, ...]) -> Callable[[str, dict[str, Any]], Callable[[], None]]:
+def layer_step(
+    shape: tuple[int, ...], compiled: bool = False
+) -> Callable[[str, dict[str, Any]], Callable[[], None]]:
     def make(name: str, options: dict[str, Any]) -> Callable[[], None]:
         torch.manual_seed(0)
         layer = norms.build(name, shape[1], dim=max(1, len(shape) - 2), **options)
         x, dy = torch.randn(shape, requires_grad=True), torch.randn(shape)
-        return lambda: layer(x).backward(dy)
+        if compiled:
+            layer = torch.compile(layer, fullgraph=True)  # type: ignore[assignment]
+
+        def step() -> None:
+            x.grad = None
+            layer(x).backward(dy)
+
+        return step
 
     return make
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that tensors made within hold at one time; not what a kernel takes for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor):
+                storage = t.untyped_storage()
+                if storage.data_ptr() not in self.live and storage.nbytes():
+                    self.live[storage.data_ptr()] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, storage.data_ptr(), None)
+                    self.most = max(self.most, sum(self.live.values()))
+        return out
+
+
+def peak(step: Callable[[], None]) -> float:
+    """MB of the tensors alive at one time in `step`."""
+    with Peak() as mode:
+        step()
+    return mode.most / 2**20
 
 
 def population_step(name: str, options: dict[str, Any], members: int = 10) -> Callable[[], None]:
@@ -90,12 +149,22 @@ def population_step(name: str, options: dict[str, Any], members: int = 10) -> Ca
     return step
 
 
-def measure(title: str, make: Callable[[str, dict[str, Any]], Callable[[], None]], rounds: int) -> None:
-    steps = {label: make(*variant) for label, variant in VARIANTS.items()}
+def measure(
+    title: str,
+    variants: dict[str, Variant],
+    make: Callable[[str, dict[str, Any]], Callable[[], None]],
+    rounds: int,
+    base: Callable[[], None] | None = None,
+    memory: bool = False,
+) -> None:
+    """Prints a line a variant; `base` is a step to compare with that is not among them."""
+    steps = {label: make(*variant) for label, variant in variants.items()}
+    steps = ({} if base is None else {f"{BASE}, eager": base}) | steps
     for step in steps.values():
         step(), step()
+    first = next(iter(steps))
     start = time.perf_counter()
-    steps[BASE]()
+    steps[first]()
     repeats = max(1, int(0.004 / (time.perf_counter() - start)))
     times: dict[str, list[float]] = {label: [] for label in steps}
     for _ in range(rounds):
@@ -106,19 +175,27 @@ def measure(title: str, make: Callable[[str, dict[str, Any]], Callable[[], None]
             times[label].append((time.perf_counter() - start) / repeats)
     print(f"\n{title}, {torch.get_num_threads()} thread(s)")
     for label, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times[BASE], strict=True)]
+        ratios = [a / b for a, b in zip(seconds, times[first], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         milliseconds = 1e3 * statistics.median(seconds)
-        print(f"  {label:20} {milliseconds:8.3f} ms   {middle:5.2f}x  ({low:.2f}-{high:.2f})")
+        megabytes = f"  {peak(steps[label]):6.1f} MB" if memory else ""
+        print(f"  {label:22} {milliseconds:8.3f} ms   {middle:5.2f}x  ({low:.2f}-{high:.2f}){megabytes}")
 
 
 def main() -> None:
+    flat, maps = (128, 300), (128, 64, 16, 16)
+    on_flat = {label: variant for label, variant in EVERY.items() if label != "frn"}
     for threads in map(int, sys.argv[1:] or dict.fromkeys(("1", str(os.cpu_count())))):
         torch.set_num_threads(threads)
-        measure("training step of 784-300-300-10, batch 100", mlp_step, rounds=200)
-        measure("layer alone, both ways, [100, 300]", layer_step((100, 300)), rounds=200)
-        measure("layer alone, both ways, [20, 32, 32, 32]", layer_step((20, 32, 32, 32)), rounds=50)
-        measure("training step of ten stacked 784-300-300-10", population_step, rounds=30)
+        measure("training step of 784-300-300-10, batch 100", READINGS, mlp_step, rounds=200)
+        measure("training step of ten stacked 784-300-300-10", READINGS, population_step, rounds=30)
+        measure(f"layer alone, both ways, {list(flat)}", on_flat, layer_step(flat), 200, memory=True)
+        measure(f"layer alone, both ways, {list(maps)}", EVERY, layer_step(maps), 50, memory=True)
+        compiled = {label: variant for label, variant in EVERY.items() if label != BASE} | {
+            BASE: ("batch", {})
+        }
+        title = f"layer alone under torch.compile, both ways, {list(maps)}"
+        measure(title, compiled, layer_step(maps, compiled=True), 50, base=layer_step(maps)("batch", {}))
 
 
 if __name__ == "__main__":

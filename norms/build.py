@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from norms import swap
 from norms.diminishing import DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d
+from norms.domain import DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d
 from norms.dyt import DynamicTanh
 from norms.frn import FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d
 from norms.l1 import L1BatchNorm1d, L1BatchNorm2d, L1BatchNorm3d
+from norms.lstm import BatchNormLSTM, LayerNormLSTM, RecurrentBatchNormLSTM
 from norms.mean_only import MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d
 from norms.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from norms.rms import ChannelRMSNorm
@@ -76,66 +79,205 @@ def _instance(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 INSTANCE = (_instance(InstanceNorm1d), _instance(nn.InstanceNorm2d), _instance(nn.InstanceNorm3d))
 
 
+def _domain(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def make(
+        num_features: int,
+        num_domains: int = 2,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        shared_affine: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> nn.Module:
+        return cls(
+            num_features, num_domains, eps, momentum, affine, shared_affine, device=device, dtype=dtype
+        )
+
+    return make
+
+
+DOMAIN = tuple(
+    map(_domain, (DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d))
+)
+
+
 class Method(NamedTuple):
+    """A method is a layer in the place of batch normalisation, or changes other parts of a model."""
+
     line: str
     paper: str
-    make: tuple[Callable[..., nn.Module], ...]  # (num_features, **options) for dim = 1, 2, 3
+    equation: str
+    make: tuple[Callable[..., nn.Module], ...] = ()  # the layer: (num_features, **options) for dim = 1, 2, 3
+    swap: Callable[..., nn.Module] | None = None  # the change: (model, **options), see swap.py
+    instead: str | None = None  # with a change: what batch normalisation gives way to; None leaves it
+    options_of: Callable[..., nn.Module] | None = None  # whose options a change takes, if not its own
 
 
 METHODS = {
-    "none": Method("no normalisation: nn.Identity", "-", (_none,) * 3),
-    "batch": Method("batch normalisation: nn.BatchNorm", "Ioffe & Szegedy 2015, arXiv 1502.03167", BATCH),
+    "none": Method("no normalisation: nn.Identity", "-", "y = x", (_none,) * 3),
+    "batch": Method(
+        "batch normalisation: nn.BatchNorm",
+        "Ioffe & Szegedy 2015, arXiv 1502.03167",
+        "y = gamma (x - mean_B) / sqrt(var_B + eps) + beta",
+        BATCH,
+    ),
     "layer": Method(
         "layer normalisation over channels and positions: nn.GroupNorm(1, C); on [N, C] it is nn.LayerNorm",
         "Ba, Kiros & Hinton 2016, arXiv 1607.06450",
+        "y = gamma (x - mean) / sqrt(var + eps) + beta, over the channels and positions of an example",
         (_layer,) * 3,
     ),
     "group": Method(
         "group normalisation: nn.GroupNorm, by default with the most groups, up to 32, of 2 or more channels",
         "Wu & He 2018, arXiv 1803.08494",
+        "y = gamma (x - mean) / sqrt(var + eps) + beta, over the group and positions of an example",
         (_group,) * 3,
     ),
     "instance": Method(
         "instance normalisation: nn.InstanceNorm with gain and bias; needs positions, so not for [N, C]",
         "Ulyanov, Vedaldi & Lempitsky 2016, arXiv 1607.08022",
+        "y = gamma (x - mean) / sqrt(var + eps) + beta, over the positions of an example and channel",
         INSTANCE,
     ),
     "rms": Method(
         "root-mean-square normalisation over channels and positions; on [N, C] it is nn.RMSNorm",
         "Zhang & Sennrich 2019, arXiv 1910.07467",
+        "y = gamma x / sqrt(mean(x^2) + eps)",
         (ChannelRMSNorm,) * 3,
     ),
     "diminishing": Method(
         "diminishing batch normalisation: statistics averaged with a weight alpha_m, in three readings",
         "Ma & Klabjan 2017, arXiv 1705.08011",
+        "(mu, sigma)' = alpha_m (mu_B, sigma_B) + (1 - alpha_m) (mu, sigma);"
+        " y = gamma (x - mu) / (sigma + eps) + beta",
         (DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d),
     ),
     "renorm": Method(
         "batch renormalisation: a batch's statistics corrected towards their averages, in widening limits",
         "Ioffe 2017, arXiv 1702.03275",
+        "y = gamma ((x - mu_B) / sigma_B r + d) + beta; r = clip(sigma_B / sigma),"
+        " d = clip((mu_B - mu) / sigma)",
         (BatchRenorm1d, BatchRenorm2d, BatchRenorm3d),
     ),
     "l1": Method(
         "L1 batch normalisation: the mean absolute deviation in place of the standard deviation",
         "Wu et al. 2018, arXiv 1802.09769",
+        "y = gamma (x - mu_B) / (mean|x - mu_B| + eps) + beta",
         (L1BatchNorm1d, L1BatchNorm2d, L1BatchNorm3d),
     ),
     "mean_only": Method(
         "mean-only batch normalisation: centres, and leaves the scale to weight normalisation",
         "Salimans & Kingma 2016, arXiv 1602.07868",
+        "y = x - mu_B + beta",
         (MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d),
     ),
     "frn": Method(
         "filter response normalisation with its thresholded linear unit; needs positions, so not for [N, C]",
         "Singh & Krishnan 2020, arXiv 1911.09737",
+        "y = max(gamma x / sqrt(mean(x^2) + eps) + beta, tau)",
         (FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d),
     ),
     "dyt": Method(
         "dynamic tanh: gamma tanh(alpha x) + beta, no statistics",
         "Zhu et al. 2025, arXiv 2503.10622",
+        "y = gamma tanh(alpha x) + beta",
         (DynamicTanh,) * 3,
     ),
+    "domain": Method(
+        "batch normalisation with statistics for each of several domains: norms.use_domain chooses one",
+        "Chang et al. 2019, arXiv 1906.03950",
+        "y = gamma_k (x - mu_k) / sqrt(var_k + eps) + beta_k in domain k",
+        DOMAIN,
+    ),
+    "weight_norm": Method(
+        "weight normalisation of Linear and Conv, torch's; of batch normalisation the bias stays",
+        "Salimans & Kingma 2016, arXiv 1602.07868",
+        "w = g v / |v|",
+        swap=swap.weight_norm,
+        instead=swap.BIAS,
+    ),
+    "centered_weight_norm": Method(
+        "centred weight normalisation of Linear and Conv; of batch normalisation the bias stays",
+        "Huang et al. 2017, ICCV 2017 (no arXiv number)",
+        "w = g (v - mean(v)) / |v - mean(v)|",
+        swap=swap.centered_weight_norm,
+        instead=swap.BIAS,
+    ),
+    "cosine": Method(
+        "cosine (or, centred, correlation) in the place of the dot product in Linear and Conv2d",
+        "Luo et al. 2017, arXiv 1702.05870",
+        "y = w . x / (|w| |x|)",
+        swap=swap.cosine,
+        instead="none",
+    ),
+    "normprop": Method(
+        "normalisation propagation: Linear and Conv2d, each with its activation, in closed form",
+        "Arpit et al. 2016, arXiv 1603.01431",
+        "y = (act(gamma w . x / |w| + beta) - c2) / c1, c2 and c1 the mean and deviation of act(N(0, 1))",
+        swap=swap.normprop,
+        instead="none",
+    ),
+    "snn": Method(
+        "self-normalizing network: SELU, AlphaDropout and their initial values",
+        "Klambauer et al. 2017, arXiv 1706.02515",
+        "selu(x) = 1.0507 x for x > 0, else 1.7581 (exp(x) - 1); weights from N(0, 1/fan_in)",
+        swap=swap.snn,
+        instead="none",
+    ),
+    "lstm_batch": Method(
+        "batch normalisation of the input part of an LSTM, for each nn.LSTM",
+        "Laurent et al. 2016, arXiv 1510.01378",
+        "(i, f, g, o) = W_h h + BN(W_x x)",
+        swap=swap.lstm_batch,
+        options_of=BatchNormLSTM,
+    ),
+    "lstm_recurrent_batch": Method(
+        "recurrent batch normalisation, of the input, the hidden part and the cell, for each nn.LSTM",
+        "Cooijmans et al. 2016, arXiv 1603.09025",
+        "(i, f, g, o) = BN(W_h h) + BN(W_x x) + b, h = s(o) tanh(BN(c))",
+        swap=swap.lstm_recurrent_batch,
+        options_of=RecurrentBatchNormLSTM,
+    ),
+    "lstm_layer": Method(
+        "layer normalisation in an LSTM, for each nn.LSTM",
+        "Ba, Kiros & Hinton 2016, arXiv 1607.06450",
+        "(i, f, g, o) = LN(W_h h) + LN(W_x x) + b, h = s(o) tanh(LN(c))",
+        swap=swap.lstm_layer,
+        options_of=LayerNormLSTM,
+    ),
 }
+
+# What is neither: (name, line, paper).
+PROCEDURES = (
+    (
+        "adapt_batch_statistics(model, loader)",
+        "AdaBN: batch normalisation with the statistics of the target domain",
+        "Li et al. 2016, arXiv 1603.04779",
+    ),
+    (
+        "Coral().fit(source, target), coral_loss",
+        "correlation alignment of features, and as a loss",
+        "Sun, Feng & Saenko 2016, arXiv 1511.05547; Sun & Saenko 2016, arXiv 1607.01719",
+    ),
+    (
+        "data_dependent_init_(model, batch)",
+        "start of weight-normalised layers: pre-activations of mean 0, variance 1",
+        "Salimans & Kingma 2016, arXiv 1602.07868",
+    ),
+    (
+        "GrassmannSGD, GrassmannAdam",
+        "optimisers for the weights in front of batch normalisation, on the unit sphere",
+        "Cho & Lee 2017, arXiv 1709.09603",
+    ),
+    (
+        "selu_moments, selu_jacobian",
+        "the map of mean and variance through a self-normalizing layer",
+        "Klambauer et al. 2017, arXiv 1706.02515",
+    ),
+)
+NOT_OPTIONS = {"num_features", "model", "device", "dtype", *inspect.signature(nn.LSTM.__init__).parameters}
+NOT_OPTIONS |= {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"}
 
 
 def names() -> dict[str, str]:
@@ -147,8 +289,10 @@ def options(name: str) -> dict[str, Any]:
     """The options of a method and their defaults, without device and dtype, which all take."""
     if name not in METHODS:
         raise ValueError(f"unknown norm {name!r}: choose one of {', '.join(METHODS)}")
-    parameters = inspect.signature(METHODS[name].make[0]).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in ("num_features", "device", "dtype")}
+    method = METHODS[name]
+    source: Any = method.make[0] if method.make else method.options_of or method.swap
+    parameters = inspect.signature(source).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in NOT_OPTIONS}
 
 
 def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Module:
@@ -168,12 +312,13 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
     """
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")
+    if name in METHODS and not METHODS[name].make:
+        raise ValueError(
+            f"norm {name!r} is no layer after another ({METHODS[name].line}): norms.convert(model, {name!r})"
+        )
     make = METHODS[name].make[dim - 1] if name in METHODS else _own(name)
     if name in METHODS:
-        known = [key for key in inspect.signature(make).parameters if key != "num_features"]
-        unknown = ", ".join(key for key in options if key not in known)
-        if unknown:
-            raise ValueError(f"norm {name!r} has no option {unknown}; it has {', '.join(known)}")
+        _check_options(name, options, "device", "dtype")
     try:
         layer = make(num_features, **options)
     except TypeError as error:
@@ -182,6 +327,13 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
         raise ValueError(f"norm {name!r} gives a {type(layer).__name__}, not a torch.nn.Module")
     layer.__dict__["_norm_of"] = (num_features, dim)  # by which convert() knows what to put in its place
     return layer
+
+
+def _check_options(name: str, given: dict[str, Any], *others: str) -> None:
+    known = [*options(name), *others]
+    unknown = ", ".join(key for key in given if key not in known)
+    if unknown:
+        raise ValueError(f"norm {name!r} has no option {unknown}; it has {', '.join(known) or 'none'}")
 
 
 def _own(path: str) -> Callable[..., nn.Module]:
@@ -198,7 +350,7 @@ def _own(path: str) -> Callable[..., nn.Module]:
 
 def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     """Put ``build(name, ...)`` in the place of every BatchNorm1d/2d/3d of `model` and of every layer `build`
-    made.
+    made; or, for a method that is no such layer (weight normalisation, an LSTM), change what it changes.
 
     In place, and returns the model (the new layer, if the model is itself such a layer). Gamma and beta are
     kept where both layers have them, as are device, dtype, requires_grad and train/eval mode. Running
@@ -206,9 +358,19 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     subclass of BatchNorm holds as children (timm's BatchNormAct2d: dropout, activation) follows the new layer
     in an nn.Sequential.
 
+    A method on weights makes the batch normalisation give way to a bias per channel or to nothing, as
+    `python -m norms` says; put `weight_norm` behind a conversion to "mean_only" for the two together:
+    ``norms.weight_norm(norms.convert(model, "mean_only"))``. LSTMs keep their weights, and start with biases
+    of 0.
+
     Raises:
-        ValueError: as `build`; the model is then unchanged.
+        ValueError: as `build`, or a model with nothing to change; the model is then unchanged.
     """
+    method = METHODS.get(name)
+    if method is not None and method.swap is not None:
+        _check_options(name, options)
+        model = method.swap(model, **options)
+        return model if method.instead is None else convert(model, method.instead)
     replacements = {
         module: _replacement(module, *made, name, options, model)
         for module in model.modules()

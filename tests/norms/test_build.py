@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import runpy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import norms
+from norms.build import METHODS, PROCEDURES
 
 SHAPES = {1: (6, 8, 5), 2: (6, 8, 5, 4), 3: (6, 8, 3, 2, 2)}
 
@@ -41,6 +43,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 
 OWN = f"{__name__}.Own"
+LAYERS = [name for name, method in METHODS.items() if method.make]
 
 
 def randomised(model):
@@ -50,13 +53,14 @@ def randomised(model):
 
 
 @pytest.mark.parametrize("dim", SHAPES)
-@pytest.mark.parametrize("name", norms.names())
+@pytest.mark.parametrize("name", LAYERS)
 def test_every_name_builds_for_every_dim(name, dim):
     layer = norms.build(name, 8, dim, dtype=torch.float64)
     y = layer(torch.randn(SHAPES[dim], dtype=torch.float64))
     assert y.shape == SHAPES[dim]
     assert torch.isfinite(y).all()
     if name != "none":
+        layer = layer.domains[0] if name == "domain" else layer
         learned = layer.bias if name == "mean_only" else layer.weight
         assert learned.shape == (8,) and learned.dtype == torch.float64
     assert pickle.loads(pickle.dumps(layer)).training
@@ -162,7 +166,7 @@ def test_convert_resnet18_keeps_its_function():
     assert [t.dtype for t in model.state_dict().values()] == [t.dtype for t in before.state_dict().values()]
 
 
-@pytest.mark.parametrize("there", [name for name in norms.names() if name != "batch"])
+@pytest.mark.parametrize("there", [name for name in LAYERS if name != "batch"])
 def test_convert_there_and_back(there):
     """Gamma and beta survive where the layer in between has them; where not, they start anew."""
     model = randomised(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.BatchNorm1d(72)))
@@ -241,10 +245,20 @@ def test_the_list_names_every_method_paper_and_option(capsys):
     runpy.run_module("norms", run_name="__main__")
     text = capsys.readouterr().out
     for name, line in norms.names().items():
-        assert f"{name:12} {line}" in text
+        assert f"{name}: {line}\n    paper: " in text
         assert all(f"{option}=" in text for option in norms.options(name))
-    assert text.count("arXiv") == len(norms.names()) - 1
+        assert METHODS[name].equation in text
+    assert text.count("arXiv") >= len(norms.names()) + len(PROCEDURES) - 1
     assert "alpha=0.1" in text
+    for call, _, _ in PROCEDURES:
+        assert all(word in norms.__all__ for word in re.findall(r"\b\w+_\w+\b|\b[A-Z]\w+", call))
+
+
+def test_the_code_of_a_layer_is_in_the_file_of_its_name():
+    """By which experiments/ finds the code that a record comes from; torch's own have none."""
+    for name in LAYERS:
+        module = type(norms.build(name, 8, 1)).__module__
+        assert module == f"norms.{name}" or module.startswith("torch.nn") or name in ("instance", "none")
 
 
 @pytest.mark.slow  # torch is imported once more

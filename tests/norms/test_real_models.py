@@ -1,0 +1,69 @@
+"""Models of torchvision and timm, converted to every method, trained, saved, loaded and evaluated."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+import norms
+
+OPTIONS = {"renorm": {"warmup_steps": 2, "r_steps": 10, "d_steps": 6}, "diminishing": {"reading": "B"}}
+
+
+def timm_model(num_classes):
+    timm = pytest.importorskip("timm")
+    return timm.create_model(
+        "mobilenetv3_small_050", num_classes=num_classes
+    )  # its BatchNorm holds activations
+
+
+MODELS = {
+    "resnet18": torchvision.models.resnet18,
+    "googlenet": lambda num_classes: torchvision.models.googlenet(
+        num_classes=num_classes, aux_logits=False, init_weights=False
+    ),
+    "mobilenet_v2": torchvision.models.mobilenet_v2,
+    "timm mobilenetv3": timm_model,
+}
+
+
+def train(model, steps=20):
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        y = torch.randint(4, (4,), generator=generator)
+        x = torch.randn(4, 3, 64, 64, generator=generator) + y.view(-1, 1, 1, 1)
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", norms.names())
+@pytest.mark.parametrize("architecture", MODELS)
+def test_convert_train_save_load_evaluate(architecture, method):
+    torch.manual_seed(0)
+    options = OPTIONS.get(method, {})
+    model = MODELS[architecture](num_classes=4)
+    before = copy.deepcopy(model)
+    norms.convert(model, method, **options)
+    left = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert bool(left) == (method == "batch")
+    losses = train(model)
+    assert all(torch.isfinite(torch.tensor(losses)))
+    saved = io.BytesIO()
+    torch.save(model.state_dict(), saved)
+    saved.seek(0)
+    loaded = norms.convert(before, method, **options)
+    loaded.load_state_dict(torch.load(saved, weights_only=True))
+    x = torch.randn(3, 3, 64, 64)
+    assert torch.equal(model.eval()(x), loaded.eval()(x))
+    assert torch.isfinite(model(x)).all()

@@ -1,0 +1,161 @@
+"""Conversions that change more than the layers of batch normalisation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+import norms
+from norms.build import METHODS
+
+SWAPS = [name for name, method in METHODS.items() if method.swap]
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 6),
+        nn.BatchNorm1d(6),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(6, 4),
+    )
+
+
+class Reader(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.lstm = nn.LSTM(5, 7, num_layers=2, batch_first=True, **options)
+        self.out = nn.Linear(7, 3)
+
+    def forward(self, x):
+        return self.out(self.lstm(x)[0])
+
+
+def kinds(model):
+    return " ".join(type(m).__name__.removeprefix("Parametrized") for m in model)
+
+
+@pytest.mark.parametrize("name", SWAPS)
+def test_build_says_where_the_method_acts(name):
+    with pytest.raises(ValueError, match=rf"norm '{name}' is no layer after another .*norms.convert"):
+        norms.build(name, 8)
+    with pytest.raises(ValueError, match=f"norm '{name}' has no option width"):
+        norms.convert(network(), name, width=3)
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "centered_weight_norm"])
+def test_weight_normalisation_leaves_the_bias_of_batch_normalisation(name):
+    model = network()
+    nn.init.normal_(model[1].bias)
+    bias, requires = model[1].bias.detach().clone(), {n for n, _ in model.named_parameters()}
+    norms.convert(model, name)
+    assert kinds(model) == "Conv2d ChannelBias ReLU Flatten Linear ChannelBias ReLU Dropout Linear"
+    assert [parametrize.is_parametrized(model[i], "weight") for i in (0, 4, 8)] == [True] * 3
+    assert torch.equal(model[1].bias, bias) and "1.bias" in requires
+    model(torch.randn(2, 3, 4, 4)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_weight_norm_computes_what_the_plain_network_does():
+    model = norms.convert(network(), "none")
+    x = torch.randn(2, 3, 4, 4)
+    expected = model.eval()(x)
+    torch.testing.assert_close(norms.convert(model, "weight_norm")(x), expected)
+
+
+def test_weight_norm_and_mean_only_as_in_the_paper():
+    model = norms.weight_norm(norms.convert(network(), "mean_only"))
+    x = torch.randn(64, 3, 4, 4)
+    norms.data_dependent_init_(model, x)
+    before_relu = model[:6](x)
+    assert before_relu.mean(0).abs().max() < 1e-5
+    assert (before_relu.var(0, correction=0) - 1).abs().max() < 0.02  # the dropout comes later
+
+
+def test_cosine_keeps_weights_and_the_last_layer():
+    model = network()
+    weight = model[0].weight.detach().clone()
+    norms.convert(model, "cosine")
+    assert kinds(model) == "CosineConv2d Identity ReLU Flatten CosineLinear Identity ReLU Dropout Linear"
+    assert torch.equal(model[0].weight, weight)
+    assert type(norms.convert(network(), "cosine", last=True)[8]) is norms.CosineLinear
+    assert model[:1](torch.randn(5, 3, 4, 4)).abs().max() <= 1 + 1e-6
+
+
+def test_normprop_takes_the_activation_in():
+    model = network()
+    norms.convert(model, "normprop", gamma=1.0)
+    kept = "NormPropConv2d Identity Identity Flatten NormPropLinear Identity Identity Dropout Linear"
+    assert kinds(model) == kept
+    x = torch.randn(500, 3, 4, 4)
+    inner = model[0](x)[..., 1:3, 1:3]  # away from the padding
+    assert abs(inner.mean()) < 0.1 and abs(inner.std() - 1) < 0.1
+
+
+def test_normprop_refuses_what_it_cannot_see():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    model = nn.Sequential(Functional(), nn.ReLU(), nn.Linear(3, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"no activation module follows 0\.one"):
+        norms.convert(model, "normprop")
+    assert model.state_dict().keys() == before.keys()
+
+
+def test_snn():
+    model = norms.convert(network(), "snn")
+    assert kinds(model) == "Conv2d Identity SELU Flatten Linear Identity SELU AlphaDropout Linear"
+    assert model[7].p == 0.2
+    assert model[4].weight.std().item() == pytest.approx(128**-0.5, rel=0.1)
+    assert not model[4].bias.any()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    "name,kind",
+    [
+        ("lstm_batch", "BatchNormLSTM"),
+        ("lstm_recurrent_batch", "RecurrentBatchNormLSTM"),
+        ("lstm_layer", "LayerNormLSTM"),
+    ],
+)
+def test_lstm(name, kind, bidirectional):
+    model = Reader(bidirectional=bidirectional).double().eval()
+    model.out = nn.Linear(14 if bidirectional else 7, 3).double()
+    before = copy.deepcopy(model.lstm)
+    norms.convert(model, name, eps=1e-3)
+    assert type(model.lstm).__name__ == kind
+    assert not model.lstm.training and model.lstm.eps == 1e-3
+    for key, value in before.state_dict().items():
+        if key.startswith("weight"):
+            assert torch.equal(getattr(model.lstm, key), value)
+    assert model(torch.randn(4, 6, 5, dtype=torch.float64)).shape == (4, 6, 3)
+    alone = norms.convert(copy.deepcopy(before), name)
+    assert type(alone).__name__ == kind
+
+
+def test_an_lstm_with_projections_is_refused():
+    with pytest.raises(ValueError, match="lstm: proj_size=3 has no normalised counterpart"):
+        model = Reader()
+        model.lstm = nn.LSTM(5, 7, proj_size=3)
+        norms.convert(model, "lstm_layer")
+
+
+def test_domain_specific_layers_in_a_real_model():
+    model = norms.convert(network(), "domain", num_domains=3)
+    x = torch.randn(6, 3, 4, 4)
+    with norms.use_domain(model, 2):
+        model(x)
+    means = [layer.running_mean for layer in model[1].domains]
+    assert [bool(mean.any()) for mean in means] == [False, False, True]
+    assert type(norms.convert(model, "batch")[1]) is nn.BatchNorm2d
