@@ -484,7 +484,8 @@ class _NormLSTM(nn.RNNBase):
         kind = z[0].dtype  # under autocast, that of the projection
         weight = getattr(self, "weight_hh" + suffix).to(kind)
         # An empty batch too: native_batch_norm_backward kills the process (torch 2.14, SIGFPE).
-        recurrence: Any = _plain if inside_func() or not sizes[0] else _Recurrence.apply
+        plain = inside_func() or torch.compiler.is_exporting() or not sizes[0]
+        recurrence: Any = _plain if plain else _Recurrence.apply
         out, h, c, *statistics = recurrence(how, h.to(kind), c.to(kind), weight, *parameters, given, *z)
         if statistics:
             mean_h, var_h, mean_c, var_c = statistics

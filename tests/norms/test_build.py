@@ -177,7 +177,8 @@ def test_convert_there_and_back(there):
     norms.convert(model, "batch")
     assert [type(layer) for layer in model] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.BatchNorm1d]
     for key, value in model.named_parameters():
-        missing = {"none": ("weight", "bias"), "rms": ("bias",), "mean_only": ("weight",)}.get(there, ())
+        both = "weight", "bias"
+        missing = {"none": both, "domain": both, "rms": ("bias",), "mean_only": ("weight",)}.get(there, ())
         lost = key[0] in "13" and key.partition(".")[2] in missing
         start = torch.full_like(value, float(key.endswith("weight")))
         assert torch.equal(value, start if lost else before[key])

@@ -70,11 +70,11 @@ REFUSED = {
     ("BatchNormLSTM", "batch of one"): (ValueError, "Expected more than 1 value per channel"),
     ("RecurrentBatchNormLSTM", "batch of one"): (ValueError, "Expected more than 1 value per channel"),
     ("LSTM", "fullgraph"): (Exception, "disable"),  # a graph of all time steps would be endless
-    ("LSTM", "export"): (Exception, "disable"),
 }
 
 
 def build(layer, seed=0, **factory):
+    torch.manual_seed(seed)
     made = LAYERS[layer][0](**({"dtype": F64} | factory))
     generator = torch.Generator().manual_seed(seed)
     for parameter in made.parameters():
@@ -187,17 +187,18 @@ def test_autocast(layer):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_batch_of_one_and_of_none(layer):
     built, (x,) = trained(layer), inputs(layer)
+    shape = built(x).shape[1:]
     one = refused(layer, "batch of one", lambda: built(x[:1]))  # of maps, positions are values too
-    assert one is None or one.shape == (1, *built(x).shape[1:])
-    before = {k: v.clone() for k, v in built.state_dict().items() if k != "num_batches_tracked"}
+    assert one is None or one.shape == (1, *shape)
+    before = {k: v.clone() for k, v in built.state_dict().items() if not k.endswith("num_batches_tracked")}
     empty = refused(layer, "empty batch", lambda: built(x[:0].requires_grad_()))
     if empty is not None:
-        assert empty.shape == (0, *built(x).shape[1:])
+        assert empty.shape == (0, *shape)
         empty.sum().backward()
     for key, value in before.items():
         same(built.state_dict()[key], value)
     none = refused(layer, "empty batch", lambda: built.eval()(x[:0]))
-    assert none is None or none.shape == (0, *built(x).shape[1:])
+    assert none is None or none.shape == (0, *shape)
 
 
 @pytest.mark.parametrize("layer", [k for k in PLACED if k.partition(",")[0] in ("renorm", "l1", "mean_only")])
@@ -288,7 +289,8 @@ def test_vmap_equals_a_loop(layer, mode):
         same(ys[i], y, rtol=1e-9, atol=1e-9)
         same(xs.grad[i], x.grad, rtol=1e-9, atol=1e-9)
         for name, parameter in member.named_parameters():
-            same(parameters[name].grad[i], parameter.grad, rtol=1e-9, atol=1e-9)
+            if parameter.grad is not None:  # else, of a domain that is not the active one
+                same(parameters[name].grad[i], parameter.grad, rtol=1e-9, atol=1e-9)
         for name, buffer in member.named_buffers():
             same(buffers[name][i], buffer, rtol=1e-9, atol=1e-9)
 
@@ -309,7 +311,7 @@ def test_compile(layer, mode):
     compiled = torch.compile(twin, fullgraph=True)
     for i, x in enumerate(inputs(layer, steps=3)):
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-        y = refused(layer, "fullgraph", lambda a=a: compiled(a)) if mode else compiled(a)
+        y = refused(layer, "fullgraph", lambda a=a: compiled(a))
         if y is None:
             return
         z = alone(b)
@@ -324,6 +326,6 @@ def test_compile(layer, mode):
 def test_export_of_evaluation(layer):
     built, (x,) = trained(layer).eval(), inputs(layer, seed=1)
     shapes = ({0: torch.export.Dim("batch", min=2)},)
-    program = refused(layer, "export", lambda: torch.export.export(built, (x,), dynamic_shapes=shapes))
-    for n in (6, 3) if program else ():
+    program = torch.export.export(built, (x,), dynamic_shapes=shapes)
+    for n in (6, 3):
         same(program.module()(x[:n]), built(x[:n]))
