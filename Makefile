@@ -70,8 +70,8 @@ serve: setup ## browse the site on 127.0.0.1 (PORT=8000)
 status: setup ## per table: what is done, running, failed, missing, stale
 	@$(PY) -m experiments.status $(ARGS)
 
-bench: setup ## run the benchmarks (all of benchmarks/*.py, or ARGS=benchmarks/one.py)
-	@for file in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do echo "== $$file"; $(PY) $$file || exit $$?; done
+bench: setup ## run the benchmarks (all of benchmarks/bench_*.py, or ARGS=benchmarks/one.py)
+	@for file in $(or $(ARGS),$(sort $(wildcard benchmarks/bench_*.py))); do echo "== $$file"; $(PY) $$file || exit $$?; done
 
 data: setup ## list the data sets: where they were found, what is missing and how to get it
 	@$(PY) -m data $(ARGS)

@@ -9,14 +9,11 @@ quartiles.
 
 from __future__ import annotations
 
-import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
 
 import torch
 import torchvision
+from turns import show, take_turns, threads
 
 from norms.adabn import adapt_batch_statistics
 
@@ -45,25 +42,14 @@ def variants(images: int, batch: int) -> dict[str, Callable[[], None]]:
 
 
 def measure(images: int, batch: int, rounds: int) -> None:
-    calls = variants(images, batch)
-    times: dict[str, list[float]] = {label: [] for label in calls}
-    for _ in range(rounds + 1):  # the first to warm up
-        for label, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[label].append(time.perf_counter() - start)
-    print(f"\nResNet-18, {images} images 64x64 in batches of {batch}, {torch.get_num_threads()} thread(s)")
-    for label, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds[1:], times[BASE][1:], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"  {label:20} {statistics.median(seconds[1:]):8.3f} s   {middle:5.2f}x  ({low:.2f}-{high:.2f})"
-        )
+    show(
+        f"ResNet-18, {images} images 64x64 in batches of {batch}", take_turns(variants(images, batch), rounds)
+    )
 
 
 def main() -> None:
-    for threads in map(int, sys.argv[1:] or dict.fromkeys(("1", str(os.cpu_count())))):
-        torch.set_num_threads(threads)
+    for count in threads():
+        torch.set_num_threads(count)
         measure(images=128, batch=32, rounds=5)
 
 

@@ -12,9 +12,6 @@ it.
 from __future__ import annotations
 
 import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
@@ -23,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from turns import show, take_turns, threads
 
 from norms.lstm import BatchNormLSTM, LayerNormLSTM, RecurrentBatchNormLSTM
 
@@ -93,29 +91,16 @@ def peak(step: Callable[[], None]) -> int:
 
 def measure(steps: int, batch: int, width: int, rounds: int) -> None:
     tasks = {label: step_of(build, steps, batch, width) for label, build in VARIANTS.items()}
-    for task in tasks.values():
-        task(), task()
-    times: dict[str, list[float]] = {label: [] for label in tasks}
-    for _ in range(rounds):
-        for label, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            times[label].append(time.perf_counter() - start)
-    print(f"\nT, B, H = {steps}, {batch}, {width}; {torch.get_num_threads()} thread(s)")
-    for label, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times[BASE], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        milliseconds, megabytes = 1e3 * statistics.median(seconds), peak(tasks[label]) / 1e6
-        frames = steps * batch * width * 4 / 1e6  # of one value per unit and frame
-        print(
-            f"  {label:18} {milliseconds:8.1f} ms   {middle:5.2f}x  ({low:.2f}-{high:.2f})"
-            f"   {megabytes:7.1f} MB ({megabytes / frames:.0f} T B H)"
-        )
+    frames = steps * batch * width * 4  # bytes of one value per unit and frame
+    times = take_turns(tasks, rounds)
+    peaks = {label: peak(task) for label, task in tasks.items()}
+    notes = {label: f"{p / 1e6:7.1f} MB ({p / frames:.0f} T B H)" for label, p in peaks.items()}
+    show(f"T, B, H = {steps}, {batch}, {width}", times, notes)
 
 
 def main() -> None:
-    for threads in map(int, sys.argv[1:] or dict.fromkeys(("1", str(os.cpu_count())))):
-        torch.set_num_threads(threads)
+    for count in threads():
+        torch.set_num_threads(count)
         for steps, batch, width in SIZES:
             measure(steps, batch, width, rounds=12 if width > 256 else 40)
 

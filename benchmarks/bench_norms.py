@@ -13,10 +13,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
-import statistics
-import sys
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from turns import show, take_turns, threads
 
 import norms
 
@@ -160,33 +157,15 @@ def measure(
     """Prints a line a variant; `base` is a step to compare with that is not among them."""
     steps = {label: make(*variant) for label, variant in variants.items()}
     steps = ({} if base is None else {f"{BASE}, eager": base}) | steps
-    for step in steps.values():
-        step(), step()
-    first = next(iter(steps))
-    start = time.perf_counter()
-    steps[first]()
-    repeats = max(1, int(0.004 / (time.perf_counter() - start)))
-    times: dict[str, list[float]] = {label: [] for label in steps}
-    for _ in range(rounds):
-        for label, step in steps.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                step()
-            times[label].append((time.perf_counter() - start) / repeats)
-    print(f"\n{title}, {torch.get_num_threads()} thread(s)")
-    for label, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times[first], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        milliseconds = 1e3 * statistics.median(seconds)
-        megabytes = f"  {peak(steps[label]):6.1f} MB" if memory else ""
-        print(f"  {label:22} {milliseconds:8.3f} ms   {middle:5.2f}x  ({low:.2f}-{high:.2f}){megabytes}")
+    times = take_turns(steps, rounds)
+    show(title, times, {label: f"{peak(step):6.1f} MB" for label, step in steps.items()} if memory else None)
 
 
 def main() -> None:
     flat, maps = (128, 300), (128, 64, 16, 16)
     on_flat = {label: variant for label, variant in EVERY.items() if label != "frn"}
-    for threads in map(int, sys.argv[1:] or dict.fromkeys(("1", str(os.cpu_count())))):
-        torch.set_num_threads(threads)
+    for count in threads():
+        torch.set_num_threads(count)
         measure("training step of 784-300-300-10, batch 100", READINGS, mlp_step, rounds=200)
         measure("training step of ten stacked 784-300-300-10", READINGS, population_step, rounds=30)
         measure(f"layer alone, both ways, {list(flat)}", on_flat, layer_step(flat), 200, memory=True)

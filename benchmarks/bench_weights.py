@@ -9,16 +9,13 @@ NormProp holds its ReLU and is to be read beside the plain layer with one.
 
 from __future__ import annotations
 
-import os
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from turns import show, take_turns, threads
 
 from norms.cosine import CosineConv2d, CosineLinear
 from norms.normprop import NormPropConv2d, NormPropLinear
@@ -73,26 +70,13 @@ def measure(layers: dict[str, nn.Module], shape: tuple[int, ...], rounds: int) -
 
         return step
 
-    steps = {label: make(layer) for label, layer in layers.items()}
-    for step in steps.values():
-        step(), step()
-    times: dict[str, list[float]] = {label: [] for label in steps}
-    for _ in range(rounds):
-        for label, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[label].append(time.perf_counter() - start)
-    print(f"\n{type(layers[BASE]).__name__} on {list(shape)}, both ways, {torch.get_num_threads()} thread(s)")
-    for label, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times[BASE], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        milliseconds = 1e3 * statistics.median(seconds)
-        print(f"  {label:20} {milliseconds:8.3f} ms   {middle:5.2f}x  ({low:.2f}-{high:.2f})")
+    times = take_turns({label: make(layer) for label, layer in layers.items()}, rounds)
+    show(f"{type(layers[BASE]).__name__} on {list(shape)}, both ways", times)
 
 
 def main() -> None:
-    for threads in map(int, sys.argv[1:] or dict.fromkeys(("1", str(os.cpu_count())))):
-        torch.set_num_threads(threads)
+    for count in threads():
+        torch.set_num_threads(count)
         for channels, side in ((64, 16), (64, 32), (128, 16), (128, 32)):
             measure(conv(channels), (32, channels, side, side), rounds=30)
         for batch in (32, 256):
