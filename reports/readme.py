@@ -72,7 +72,8 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
     ]
     for report in reports:
         lines += [
-            f"Profile `{report.profile}`: {'; '.join(basis(report, c) for c in pub.data_columns)}.",
+            f"Profile `{report.profile}`: {'; '.join(basis(report, c) for c in pub.data_columns)}."
+            + standing_of_code(report),
             "",
             *table_of(report),
             "",
@@ -108,6 +109,12 @@ def basis(report: TableReport, column: str) -> str:
     n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     standing = "" if ran[0]["standing"] == "same" else f" ({ran[0]['standing']})"
     return f"{name} on `{ran[0]['data']}`{standing}, n = {n}"
+
+
+def standing_of_code(report: TableReport) -> str:
+    mine = report.runs[report.runs["match"] == "cell"]
+    stale = int(mine["stale"].sum())
+    return f" {stale} of these {len(mine)} runs were made by an earlier version of the code." if stale else ""
 
 
 def table_of(report: TableReport) -> list[str]:
