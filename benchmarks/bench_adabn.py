@@ -35,8 +35,8 @@ def variants(images: int, batch: int) -> dict[str, Callable[[], None]]:
 
     return {
         BASE: evaluate,
-        "as one batch": adapt(),
-        "layer by layer": adapt(max_bytes=0),
+        "exact, in one pass": adapt(),
+        "exact, layer by layer": adapt(max_bytes=0),
         "sequential=False": adapt(sequential=False),
     }
 
