@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 Saved = list[tuple[_BatchNorm, Tensor, Tensor]]  # layer, running mean, running variance
 PART = 2**20  # values whose deviations are held at a time
+UNEVEN = "the forward pass calls other layers, or in another order, for other data"
 LEAST, MOST = 32, 8  # examples of a part, and parts, that go through the model side by side
 
 
@@ -85,7 +86,8 @@ def adapt_batch_statistics(
         ValueError: no layer to adapt; no data; fewer than two values per channel (per batch, if not
             `sequential`); statistics that are not finite; a loader that is an iterator where more than one
             pass is needed, or that gives another number of examples on another pass; if `sequential`, a layer
-            that is used twice in a forward pass (its statistics could depend on themselves).
+            that is used twice in a forward pass (its statistics could depend on themselves), or layers that
+            are called for some of the data only.
     """
     saved = _save(model)
     if not saved:
@@ -269,6 +271,8 @@ def _sequential(
             raise ValueError("the loader gives no data")
 
         def adapt(layer: _BatchNorm, x: Tensor) -> None:
+            if layer not in order:
+                raise ValueError(UNEVEN)
             pooled = _Pooled()
             pooled.add(x)
             pooled.write(layer, mean)
@@ -278,9 +282,9 @@ def _sequential(
         apart = all(m.running_mean is not None for m in model.modules() if isinstance(m, _BatchNorm))
         parts = whole.split(max(LEAST, -(-len(whole) // MOST))) if apart else (whole,)
         if len(parts) > 1:
-            _in_step(model, parts, order, mean)
+            _in_step(model, parts, layers, order, mean)
             return
-        with _observing(order, adapt):
+        with _observing(layers, adapt):
             model(whole)
         return
 
@@ -309,7 +313,13 @@ def _sequential(
         pooled.write(layer, mean)
 
 
-def _in_step(model: nn.Module, parts: Sequence[Tensor], order: list[_BatchNorm], mean: bool) -> None:
+def _in_step(
+    model: nn.Module,
+    parts: Sequence[Tensor],
+    layers: list[_BatchNorm],
+    order: list[_BatchNorm],
+    mean: bool,
+) -> None:
     """One pass of all parts, side by side: before each layer of `order` they wait for one another, and go on
     with the statistics of all of them. What one large batch would do, at the speed of small ones.
 
@@ -325,7 +335,7 @@ def _in_step(model: nn.Module, parts: Sequence[Tensor], order: list[_BatchNorm],
 
     def see(layer: _BatchNorm, x: Tensor) -> None:
         if layer is not expected:
-            raise ValueError("the forward pass calls the layers in another order for other data")
+            raise ValueError(UNEVEN)
         pooled.add(x)
         back.release()
         turns[mine.k].acquire()
@@ -339,7 +349,7 @@ def _in_step(model: nn.Module, parts: Sequence[Tensor], order: list[_BatchNorm],
             if not over:
                 with torch.no_grad(), torch.autocast(kind, dtype=precision, enabled=cast):  # per thread
                     model(parts[k])
-                raise ValueError("the forward pass calls not all layers for all data")
+                raise ValueError(UNEVEN)
         except _Reached:
             pass
         except BaseException as error:
@@ -350,7 +360,7 @@ def _in_step(model: nn.Module, parts: Sequence[Tensor], order: list[_BatchNorm],
     for thread in threads:
         thread.start()
     try:
-        with _observing(order, see):
+        with _observing(layers, see):
             for expected in order:
                 pooled = _Pooled()
                 for turn in turns:

@@ -18,6 +18,7 @@ from norms.frn import FilterResponseNorm1d, FilterResponseNorm2d, FilterResponse
 from norms.l1 import L1BatchNorm1d, L1BatchNorm2d, L1BatchNorm3d
 from norms.lstm import BatchNormLSTM, LayerNormLSTM, RecurrentBatchNormLSTM
 from norms.mean_only import MeanOnlyBatchNorm1d, MeanOnlyBatchNorm2d, MeanOnlyBatchNorm3d
+from norms.normprop import BatchDataNormalization
 from norms.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from norms.rms import ChannelRMSNorm
 
@@ -358,13 +359,17 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     subclass of BatchNorm holds as children (timm's BatchNormAct2d: dropout, activation) follows the new layer
     in an nn.Sequential.
 
+    The new layer has its own defaults of eps, momentum and the like, not those of the old one: give them as
+    options.
+
     A method on weights makes the batch normalisation give way to a bias per channel or to nothing, as
     `python -m norms` says; put `weight_norm` behind a conversion to "mean_only" for the two together:
-    ``norms.weight_norm(norms.convert(model, "mean_only"))``. LSTMs keep their weights, and start with biases
-    of 0.
+    ``norms.weight_norm(norms.convert(model, "mean_only"))``. LSTMs keep their weights; their biases start at
+    0, if they are not those of nn.LSTM. A `BatchDataNormalization` normalises the input and is left alone.
 
     Raises:
-        ValueError: as `build`, or a model with nothing to change; the model is then unchanged.
+        ValueError: as `build`; for a method on weights, activations or LSTMs, a model without any. The model
+            is then unchanged.
     """
     method = METHODS.get(name)
     if method is not None and method.swap is not None:
@@ -376,11 +381,7 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
         for module in model.modules()
         if (made := _made(module)) is not None
     }
-    for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child in replacements and parent not in replacements:
-                parent._modules[key] = replacements[child]
-    return replacements.get(model, model)
+    return swap.replace(model, replacements)
 
 
 def _made(module: nn.Module) -> tuple[int, int] | None:
@@ -388,7 +389,7 @@ def _made(module: nn.Module) -> tuple[int, int] | None:
     made: tuple[int, int] | None = module.__dict__.get("_norm_of")
     if made is None:
         for dim, cls in enumerate(BATCH, start=1):
-            if isinstance(module, cls):
+            if isinstance(module, cls) and not isinstance(module, BatchDataNormalization):  # an input's
                 return module.num_features, dim
     return made
 

@@ -31,5 +31,7 @@ def check_input(x: Tensor, num_features: int, ranks: Sequence[int], training: bo
         raise ValueError(f"expected {expected} input (got {x.dim()}D input of size {list(x.shape)})")
     if x.shape[1] != num_features:
         raise ValueError(f"expected {num_features} channels, got input size {list(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"expected a floating-point input (got {x.dtype})")
     if training and x.numel() == num_features:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")

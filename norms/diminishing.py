@@ -437,6 +437,9 @@ class DiminishingBatchNorm1d(_DiminishingBatchNorm):
     ``eps_in="variance"``, the work is that of the native batch_norm kernel. All readings run under
     ``torch.func.vmap(functional_call)`` with stacked parameters and buffers, and are twice differentiable.
 
+    Readings A and B are not for activation checkpointing (torch.utils.checkpoint): the second forward pass
+    would see averages that the first has moved, and the gradient be of another function.
+
     All compile with ``torch.compile(fullgraph=True)``; a compiled training step exchanges the buffers for new
     tensors, where otherwise they are changed in place.
 

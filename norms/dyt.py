@@ -55,9 +55,9 @@ class DynamicTanh(nn.Module):
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ValueError(f"expected input [N, {self.num_features}, ...] (got input size {list(x.shape)})")
         y = torch.tanh(self.alpha * x)
-        if self.weight is None or self.bias is None:
-            return y
-        return torch.addcmul(column(self.bias, x), y, column(self.weight, x))
+        if self.weight is not None and self.bias is not None:
+            y = torch.addcmul(column(self.bias, x), y, column(self.weight, x))
+        return y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, alpha={self.initial_alpha}, affine={self.affine}"

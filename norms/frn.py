@@ -51,6 +51,8 @@ class _FilterResponseNorm(nn.Module):
             )
         if x.shape[1] != self.num_features:
             raise ValueError(f"expected {self.num_features} channels, got input size {list(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"expected a floating-point input (got {x.dtype})")
         wide = x if x.dtype == torch.float64 else x.float()
         scale = (wide.square().flatten(2).mean(2) + self.eps).rsqrt()  # [N, C]
         scale = scale if self.weight is None else scale * self.weight

@@ -404,6 +404,11 @@ class _NormLSTM(nn.RNNBase):
         if isinstance(input, PackedSequence):
             x, batch_sizes, sorted_indices, unsorted_indices = input
             self.check_input(x, batch_sizes)
+            if (batch_sizes[1:] > batch_sizes[:-1]).any() or batch_sizes[-1] < 1:
+                raise RuntimeError(
+                    "batch_sizes of a PackedSequence must be above 0 and not rise, the longest sequence first"
+                    f" (got {batch_sizes.tolist()})"
+                )
             states = self._states(x, batch_sizes, hx)
             if sorted_indices is not None:
                 states = [s.index_select(1, sorted_indices) for s in states]

@@ -142,6 +142,10 @@ class BatchRenorm1d(_BatchRenorm):
     step `d_steps`. (That the paper's relaxation is linear is inferred from later code.) It suits some 160,000
     steps: scale the three with the length of your training, or set all three to 0 for constant limits.
 
+    Not for activation checkpointing (torch.utils.checkpoint): the second forward pass would see averages that
+    the first has moved, and the gradient be of another function. torch.fx cannot trace the layer unless it is
+    declared a leaf.
+
     Unlike nn.BatchNorm, what is averaged is the standard deviation, over n and with eps in it, and momentum
     cannot be None. The paper trains with gamma fixed at 1; here gamma is learned if `affine`.
 

@@ -41,7 +41,7 @@ class ChannelRMSNorm(nn.Module):
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise ValueError(f"expected input [N, {self.num_features}, ...] (got input size {list(x.shape)})")
         y = F.rms_norm(x, x.shape[1:], None, self.eps)
-        return y if self.weight is None else y * self.weight.view(-1, *[1] * (x.dim() - 2))
+        return y if self.weight is None else (y * self.weight.view(-1, *[1] * (x.dim() - 2))).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, affine={self.affine}"

@@ -14,7 +14,7 @@ from norms import weight
 from norms.cosine import CosineConv2d, CosineLinear
 from norms.lstm import BatchNormLSTM, LayerNormLSTM, RecurrentBatchNormLSTM
 from norms.moments import column
-from norms.normprop import NormPropConv2d, NormPropLinear
+from norms.normprop import BatchDataNormalization, NormPropConv2d, NormPropLinear
 from norms.snn import lecun_normal_
 
 
@@ -32,17 +32,44 @@ class ChannelBias(nn.Module):
 BIAS = f"{__name__}.ChannelBias"
 
 
-def _put(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
-    """`new` in the place of submodule `name`; returns the model, which is `new` itself for the name ""."""
-    parent, _, key = name.rpartition(".")
-    if name:
-        setattr(model.get_submodule(parent), key, new)
-    return model if name else new
+def replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Puts new modules in the place of old ones, wherever in the model these stand; returns the model, which
+    may be one of them itself. What is inside an old module is left alone.
+    """
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child in new and parent not in new:
+                parent._modules[key] = new[child]
+    return new.get(model, model)
 
 
-def _like(new: nn.Module, old: nn.Module) -> nn.Module:
+def _some(new: dict[nn.Module, nn.Module], name: str, what: str) -> dict[nn.Module, nn.Module]:
+    if not new:
+        raise ValueError(f"norm {name!r}: the model has no {what}")
+    return new
+
+
+def _take_over(new: Any, old: Any) -> Any:
+    """Weight, mode and requires_grad of the old layer."""
+    with torch.no_grad():
+        new.weight.copy_(old.weight)
+    for parameter in new.parameters():
+        parameter.requires_grad_(old.weight.requires_grad)
+    return new.train(old.training)
+
+
+def _factory(old: nn.Module) -> dict[str, Any]:
     like = next(old.parameters())
-    return new.to(like.device, like.dtype).train(old.training)
+    return {"device": like.device, "dtype": like.dtype}
+
+
+def _plain(model: nn.Module) -> list[Any]:
+    """Its Linear and Conv2d, not those of derived classes."""
+    return [m for m in model.modules() if type(m) in (nn.Linear, nn.Conv2d)]
+
+
+def _window(conv: nn.Conv2d) -> tuple[Any, ...]:
+    return conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
 
 
 def weight_norm(model: nn.Module) -> nn.Module:
@@ -64,20 +91,18 @@ def cosine(
 
     The last one in the model's order stays as it is unless `last`: logits within [-1, 1] limit a softmax.
     """
-    found = [(name, m) for name, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)]
-    for name, old in found if last else found[:-1]:
-        new: Any
+    layers = _plain(model)
+    new: dict[nn.Module, nn.Module] = {}
+    for old in layers if last else layers[:-1]:
+        options: Any = centred, scale, eps
+        made: nn.Module
         if isinstance(old, nn.Linear):
-            new = CosineLinear(old.in_features, old.out_features, centred, scale, eps)
+            made = CosineLinear(old.in_features, old.out_features, *options, **_factory(old))
         else:
-            assert isinstance(old, nn.Conv2d)
-            window: Any = old.kernel_size, old.stride, old.padding, old.dilation, old.groups, old.padding_mode
-            options: Any = centred, scale, eps
-            new = CosineConv2d(old.in_channels, old.out_channels, *window, *options)
-        with torch.no_grad():
-            new.weight.copy_(old.weight)
-        model = _put(model, name, _like(new, old))
-    return model
+            sizes = old.in_channels, old.out_channels, *_window(old)
+            made = CosineConv2d(*sizes, *options, **_factory(old))
+        new[old] = _take_over(made, old)
+    return replace(model, _some(new, "cosine", "Linear or Conv2d to change (the last one is left alone)"))
 
 
 def normprop(model: nn.Module, gamma: float = 1 / 1.21) -> nn.Module:
@@ -90,36 +115,37 @@ def normprop(model: nn.Module, gamma: float = 1 / 1.21) -> nn.Module:
         ValueError: a layer that no activation module follows, other than the last: its place in the network
             cannot be seen. The model is then unchanged.
     """
-    chains = [m for m in model.modules() if isinstance(m, nn.Sequential)]
-    layers = [m for m in model.modules() if type(m) in (nn.Linear, nn.Conv2d)]
-    plan: list[tuple[nn.Sequential, int, int, nn.Module]] = []  # chain, place, places taken, activation
-    for chain in chains:
+    layers = _plain(model)
+    acts: dict[Any, nn.Module] = {}  # layer -> its activation
+    inner: list[tuple[nn.Sequential, int]] = []  # places of what the layers take in
+    for chain in (m for m in model.modules() if isinstance(m, nn.Sequential)):
         items = list(chain)
-        for place, item in enumerate(items):
-            after = [m for m in items[place + 1 :] if not _is_normaliser(m)][:1]
-            if type(item) in (nn.Linear, nn.Conv2d) and after and _is_activation(after[0]):
-                plan.append((chain, place, items.index(after[0], place) - place, after[0]))
-    taken = {list(chain)[place] for chain, place, _, _ in plan}
+        for place, layer in enumerate(items):
+            rest = items[place + 1 :]
+            after = next((m for m in rest if not _is_normaliser(m)), None)
+            if layer in layers and after is not None and _is_activation(after):
+                if acts.setdefault(layer, after) is not after:
+                    raise ValueError("norm 'normprop': a layer that is used twice, before two activations")
+                inner += [(chain, place + 1 + k) for k in range(rest.index(after) + 1)]
     for name, layer in model.named_modules():
-        if layer in layers[:-1] and layer not in taken:
+        if layer in layers[:-1] and layer not in acts:
             raise ValueError(
                 f"norm 'normprop': no activation module follows {name} in an nn.Sequential;"
                 " build the network from NormPropLinear, NormPropConv2d"
             )
-    for chain, place, _, activation in plan:
-        old: Any = chain[place]
-        new: Any
+    new: dict[nn.Module, nn.Module] = {}
+    for old, activation in acts.items():
+        made: nn.Module
         if isinstance(old, nn.Linear):
-            new = NormPropLinear(old.in_features, old.out_features, activation, gamma)
+            made = NormPropLinear(old.in_features, old.out_features, activation, gamma, **_factory(old))
         else:
-            window = old.kernel_size, old.stride, old.padding, old.dilation, old.groups, old.padding_mode
-            new = NormPropConv2d(old.in_channels, old.out_channels, *window, activation, gamma)
-        with torch.no_grad():
-            new.weight.copy_(old.weight)
-        chain[place] = _like(new, old)
-    for chain, place, length, _ in plan:
-        for k in range(place + 1, place + length + 1):
-            chain[k] = nn.Identity()
+            sizes: tuple[Any, ...] = (old.in_channels, old.out_channels, *_window(old))
+            options: dict[str, Any] = {"activation": activation, "gamma": gamma, **_factory(old)}
+            made = NormPropConv2d(*sizes, **options)
+        new[old] = _take_over(made, old)
+    model = replace(model, _some(new, "normprop", "layer before an activation"))
+    for chain, place in inner:
+        chain[place] = nn.Identity()
     return model
 
 
@@ -131,7 +157,8 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def _is_normaliser(module: nn.Module) -> bool:
-    return "_norm_of" in module.__dict__ or isinstance(module, nn.modules.batchnorm._BatchNorm)
+    is_one = "_norm_of" in module.__dict__ or isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return is_one and not isinstance(module, BatchDataNormalization)
 
 
 def snn(model: nn.Module) -> nn.Module:
@@ -139,32 +166,40 @@ def snn(model: nn.Module) -> nn.Module:
 
     Functional calls (torch.relu, F.dropout) cannot be seen and stay.
     """
-    for name, old in list(model.named_modules()):
+    new: dict[nn.Module, nn.Module] = {}
+    for old in model.modules():
         if type(old) is nn.ReLU:
-            model = _put(model, name, nn.SELU(old.inplace).train(old.training))
+            new[old] = nn.SELU(old.inplace).train(old.training)
         elif type(old) is nn.Dropout:
-            model = _put(model, name, nn.AlphaDropout(old.p, old.inplace).train(old.training))
-    return model.apply(lecun_normal_)
+            new[old] = nn.AlphaDropout(old.p, old.inplace).train(old.training)
+    return replace(model, _some(new, "snn", "ReLU or Dropout")).apply(lecun_normal_)
 
 
-def _lstm(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+OURS = BatchNormLSTM, RecurrentBatchNormLSTM, LayerNormLSTM
+
+
+def _lstm(name: str, kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     def swap(model: nn.Module, **options: Any) -> nn.Module:
-        for name, old in list(model.named_modules()):
-            if type(old) is not nn.LSTM:
+        new: dict[nn.Module, nn.Module] = {}
+        for old in model.modules():
+            if not (type(old) is nn.LSTM or isinstance(old, OURS)):
                 continue
             if old.proj_size:
-                raise ValueError(f"{name or 'LSTM'}: proj_size={old.proj_size} has no normalised counterpart")
-            sizes = old.input_size, old.hidden_size, old.num_layers, old.bias, old.batch_first, old.dropout
-            new = kind(*sizes, old.bidirectional, **options)
-            own = new.state_dict()
-            own.update({k: v for k, v in old.state_dict().items() if k.startswith("weight")})
-            new.load_state_dict(own)
-            model = _put(model, name, _like(new, old))
-        return model
+                raise ValueError(f"norm {name!r}: no LSTM with projections (proj_size={old.proj_size})")
+            sizes: Any = old.input_size, old.hidden_size, old.num_layers, old.bias, old.batch_first
+            made = kind(*sizes, old.dropout, old.bidirectional, **options, **_factory(old))
+            # The weights, and where both have nn.LSTM's biases those; gamma and beta start anew.
+            kept = "weight", "bias_ih", "bias_hh"
+            same = {k: v for k, v in old.state_dict().items() if k.startswith(kept)}
+            made.load_state_dict(same, strict=False)
+            for key, parameter in made.named_parameters():
+                parameter.requires_grad_(getattr(old, key, next(old.parameters())).requires_grad)
+            new[old] = made.train(old.training)
+        return replace(model, _some(new, name, "nn.LSTM"))
 
     return swap
 
 
-lstm_batch = _lstm(BatchNormLSTM)
-lstm_recurrent_batch = _lstm(RecurrentBatchNormLSTM)
-lstm_layer = _lstm(LayerNormLSTM)
+lstm_batch = _lstm("lstm_batch", BatchNormLSTM)
+lstm_recurrent_batch = _lstm("lstm_recurrent_batch", RecurrentBatchNormLSTM)
+lstm_layer = _lstm("lstm_layer", LayerNormLSTM)

@@ -142,8 +142,30 @@ def test_parts_that_call_the_layers_in_another_order_are_refused(monkeypatch):
 
     x = torch.randn(12, 2)
     x[6:] += 50
-    with pytest.raises(ValueError, match="calls the layers in another order"):
+    with pytest.raises(ValueError, match="calls other layers, or in another order"):
         adapt_batch_statistics(Branching(), [x])
+
+
+def test_a_layer_that_only_more_examples_reach_is_refused():
+    class More(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.b(self.a(x)) if len(x) > 2 else self.a(x)
+
+    with pytest.raises(ValueError, match="calls other layers"):
+        adapt_batch_statistics(More(), [torch.randn(8, 2)])
+
+
+def test_the_room_that_a_layer_takes_counts():
+    """Ten times as wide inside as at the input: it does not fit, so the loader may be no iterator."""
+    model = nn.Sequential(nn.Linear(2, 20), nn.BatchNorm1d(20))
+    x = torch.randn(10, 2)
+    adapt_batch_statistics(model, iter(x.split(5)), max_bytes=10 * 20 * 4)
+    with pytest.raises(ValueError, match="iterator"):
+        adapt_batch_statistics(model, iter(x.split(5)), max_bytes=10 * 20 * 4 - 1)
 
 
 def test_every_layer_standardises_the_target():

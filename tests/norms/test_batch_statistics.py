@@ -305,6 +305,7 @@ def test_scale_and_shift_of_the_weights(name):
         (lambda: BatchRenorm1d(3, d_max=float("nan")), "d_max=nan: give a number from 0"),
         (lambda: BatchRenorm1d(3, warmup_steps=9, r_steps=3), "warmup_steps=9, r_steps=3, d_steps=25000"),
         (lambda: L1BatchNorm1d(3, eps=-1.0), "eps=-1.0: give a number above 0"),
+        (lambda: L1BatchNorm1d(3, momentum=2), "momentum=2: give a number in [0, 1]"),
         (lambda: MeanOnlyBatchNorm1d(3, momentum="0.1"), "momentum='0.1': give a number in [0, 1]"),
         (lambda: norms.FilterResponseNorm2d(3, eps=0), "eps=0: give a number above 0"),
     ],

@@ -592,6 +592,11 @@ def test_one_value_per_channel_is_torchs_own_error(reading):
     assert torch.isfinite(layer.eval()(x)).all()
 
 
+def test_one_value_per_channel_has_no_variance_over_n_minus_1_in_a():
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        DiminishingBatchNorm1d(3, reading="A", correction=1)(torch.ones(1, 3))
+
+
 def test_one_value_per_channel_is_fine_in_a():
     """A normalises with what came before; the batch then counts with sigma 0."""
     layer = make(reading="A", alpha=0.5)

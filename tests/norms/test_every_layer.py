@@ -176,6 +176,7 @@ def test_autocast(layer):
     leaf = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = low(leaf)
+    assert y.dtype == torch.bfloat16
     y.float().sin().sum().backward()
     same(y.float(), high(x.float()), rtol=0.03, atol=0.03)
     assert leaf.grad.dtype == torch.bfloat16 and torch.isfinite(leaf.grad).all()
@@ -226,6 +227,23 @@ def test_wrong_rank_and_wrong_channels_are_named(layer):
             build(layer)(x)
         named = ("4D", str(len(shape)) + "D") if shape[1] == 8 else ("5",)
         assert all(part in str(error.value) for part in named), str(error.value)
+
+
+@pytest.mark.parametrize("layer", ["batch", "diminishing", "renorm", "l1", "mean_only", "domain"])
+def test_nan_statistics_are_seen_in_their_channel_alone(layer):
+    built, (x,) = trained(layer).eval(), inputs(layer)
+    for name, buffer in built.named_buffers():
+        if buffer.shape == (8,) and not name.startswith("domains.1"):
+            buffer[3] = torch.nan
+    y = built(x)
+    assert y[:, 3].isnan().all()
+    assert torch.isfinite(y[:, [c for c in range(8) if c != 3]]).all()
+
+
+@pytest.mark.parametrize("layer", ["renorm", "l1", "mean_only", "frn"])
+def test_integers_are_refused(layer):
+    with pytest.raises(TypeError, match=r"expected a floating-point input \(got torch.int64\)"):
+        build(layer)(torch.ones(MAPS, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("layer", PLACED)

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence, unpack_sequence
+from torch.nn.utils.rnn import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    unpack_sequence,
+)
 
 from norms import lstm as module
 from norms.lstm import BatchNormLSTM, LayerNormLSTM, RecurrentBatchNormLSTM
@@ -624,6 +630,18 @@ def test_wrong_input_has_the_words_of_nn_lstm(kind, wrong):
     with pytest.raises(theirs.type) as ours:
         make(kind)(*arguments)
     assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("sizes", [[3, 2, 3], [1, 2, 3], [3, 0, 2], [2, 0]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packed_sequence_that_is_not_sorted_is_refused(kind, sizes):
+    packed = PackedSequence(zeros(sum(sizes), I), torch.tensor(sizes))
+    if 0 not in sizes:
+        with pytest.raises(RuntimeError):
+            nn.LSTM(I, H, dtype=F64)(packed)
+    for mode in (True, False):
+        with pytest.raises(RuntimeError, match=r"not rise, the longest sequence first \(got \["):
+            make(kind).train(mode)(packed)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -145,7 +145,7 @@ def test_lstm(name, kind, bidirectional):
 
 
 def test_an_lstm_with_projections_is_refused():
-    with pytest.raises(ValueError, match="lstm: proj_size=3 has no normalised counterpart"):
+    with pytest.raises(ValueError, match=r"'lstm_layer': no LSTM with projections \(proj_size=3\)"):
         model = Reader()
         model.lstm = nn.LSTM(5, 7, proj_size=3)
         norms.convert(model, "lstm_layer")
@@ -159,3 +159,57 @@ def test_domain_specific_layers_in_a_real_model():
     means = [layer.running_mean for layer in model[1].domains]
     assert [bool(mean.any()) for mean in means] == [False, False, True]
     assert type(norms.convert(model, "batch")[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("name", [n for n in SWAPS if n not in ("weight_norm", "centered_weight_norm")])
+def test_a_model_with_nothing_to_change_is_refused(name):
+    with pytest.raises(ValueError, match=f"norm '{name}': the model has no"):
+        norms.convert(nn.Sequential(nn.Flatten()), name)
+
+
+def test_shared_modules_stay_shared():
+    act, linear, lstm = nn.ReLU(), nn.Linear(3, 3), nn.LSTM(3, 3)
+    model = norms.convert(nn.Sequential(linear, act, linear, act, nn.Linear(3, 2)), "snn")
+    assert model[1] is model[3] and isinstance(model[1], nn.SELU)
+    model = norms.convert(nn.Sequential(linear, nn.Tanh(), linear, nn.Linear(3, 2)), "cosine")
+    assert model[0] is model[2] and isinstance(model[0], norms.CosineLinear)
+    model = norms.convert(nn.ModuleDict({"a": lstm, "b": lstm}), "lstm_layer")
+    assert model["a"] is model["b"] and isinstance(model["a"], norms.LayerNormLSTM)
+
+
+def test_what_is_refused_midway_changes_nothing():
+    model = nn.Sequential(nn.LSTM(3, 3), nn.LSTM(3, 3, proj_size=2))
+    with pytest.raises(ValueError, match="no LSTM with projections"):
+        norms.convert(model, "lstm_layer")
+    assert type(model[0]) is nn.LSTM
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(1, 3), nn.Linear(3, 3))
+    with pytest.raises(ValueError):
+        norms.convert(model, "cosine", centred=True)  # one input has no correlation
+    assert type(model[0]) is nn.Linear
+
+
+def test_an_lstm_without_normalisation_computes_the_same():
+    model = nn.Sequential(nn.LSTM(3, 4, num_layers=2))
+    x = torch.randn(5, 2, 3)
+    expected = model[0](x)[0]
+    norms.convert(model, "lstm_batch", normalize=False)
+    torch.testing.assert_close(model[0](x)[0], expected)
+    assert type(norms.convert(model, "lstm_layer")[0]) is norms.LayerNormLSTM
+    kept = norms.convert(nn.LSTM(3, 4, bias=False, dropout=0.3, num_layers=2), "lstm_layer")
+    assert kept.dropout == 0.3 and kept.bias is False and kept.bias_l0 is None
+
+
+@pytest.mark.parametrize("name", ["cosine", "normprop", "lstm_layer"])
+def test_frozen_stays_frozen_and_meta_stays_meta(name):
+    def model(device=None):
+        first = (nn.LSTM if name == "lstm_layer" else nn.Linear)(3, 3, device=device)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(3, 2, device=device))
+
+    assert not any(p.requires_grad for p in norms.convert(model().requires_grad_(False), name).parameters())
+    assert {p.device.type for p in norms.convert(model("meta"), name).parameters()} == {"meta"}
+
+
+def test_the_normalisation_of_the_input_is_left_alone():
+    for name in ("normprop", "renorm"):
+        model = nn.Sequential(norms.BatchDataNormalization(6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+        assert type(norms.convert(model, name)[0]) is norms.BatchDataNormalization
