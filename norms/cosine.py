@@ -53,8 +53,8 @@ class _Cosine(nn.Module):
         if self.centred:
             floor = self._floor(w.detach(), dims)
             w = w - w.mean(dims, keepdim=True)
-        factor = _inverse_root(w.square().sum(dims, keepdim=True), floor)
-        return w * (factor if self.scale is None else factor * self.scale)
+        factor = _inverse_root(_wide(w).square().sum(dims, keepdim=True), floor)
+        return (w * (factor if self.scale is None else factor * self.scale)).to(w.dtype)
 
     def _floor(self, x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
         """Up to where the square of a centred x may be what rounding left of a constant one."""

@@ -135,8 +135,10 @@ class _NormProp(nn.Module):
         elif isinstance(activation, nn.LeakyReLU | nn.PReLU):  # positively homogeneous too
             scale, bias = scale / std, bias / std
         w = self.weight
-        norm = (torch.linalg.vector_norm(w, dim=tuple(range(1, w.dim()))).square() + EPS**2).sqrt()
-        return w * (scale / norm).view(-1, *[1] * (w.dim() - 1)), bias
+        wide = torch.promote_types(w.dtype, torch.float32)  # EPS^2 is 0 in half precision
+        norm = torch.linalg.vector_norm(w, dim=tuple(range(1, w.dim())), dtype=wide)
+        norm = (norm.square() + EPS**2).sqrt()
+        return (w * (scale / norm).view(-1, *[1] * (w.dim() - 1))).to(w.dtype), bias
 
     def _finish(self, y: Tensor, mean: Any, std: Any) -> Tensor:
         """From the plain layer's output y [N, C, ...] to (act(z) - c2) / c1."""

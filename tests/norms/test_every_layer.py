@@ -313,6 +313,20 @@ def test_vmap_equals_a_loop(layer, mode):
             same(buffers[name][i], buffer, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("layer", ["NormPropLinear", "NormPropConv2d", "CosineLinear", "CosineConv2d"])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e3])
+def test_the_length_of_the_weights_has_no_effect_in_half_precision(layer, size):
+    built, (x,) = build(layer, dtype=torch.float32), inputs(layer, dtype=torch.float32)
+    expected = built(x)
+    with torch.no_grad():
+        built.weight.mul_(size)
+        built.weight[1] = 0
+    y = built.half()(x.half())
+    assert torch.isfinite(y).all()
+    others = [0, 2, 3]
+    same(y.float()[:, others], expected[:, others], rtol=0.02, atol=0.02)
+
+
 # ---- compilers -------------------------------------------------------------------------------------
 
 
