@@ -37,14 +37,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = f"runs={folder}/runs"
         smoke = [*experiments, "-m", "table=T3", "profile=smoke", runs]
+        alone = [*smoke[:-1], "report=false", runs]
         counter = iter(range(1000))
 
         def fresh() -> None:
-            smoke[-1] = f"runs={folder}/runs-{next(counter)}"
+            smoke[-1] = alone[-1] = f"runs={folder}/runs-{next(counter)}"
 
         rows = [
             ("--help", seconds([*experiments, "--help"], repeats=repeats), 3),
-            ("smoke sweep of table 3 (data prepared)", seconds(smoke, fresh, repeats), 10),
+            ("smoke sweep of table 3 (data prepared)", seconds(alone, fresh, repeats), 10),
+            ("the same and its pages", seconds(smoke, fresh, repeats), 20),
             ("the finished smoke sweep again", seconds(smoke, repeats=repeats), 5),
         ]
         quick = [
