@@ -62,7 +62,7 @@ reproduce: setup ## run every table that exists, one after the other; goes on wh
 	exit $$status
 
 report: setup ## build tables, figures and the site from the records there are
-	$(PY) -m reports $(ARGS)
+	$(PY) -m reports $(if $(filter file,$(origin PROFILE)),,profile=$(PROFILE)) $(ARGS)
 
 serve: setup ## browse the site on 127.0.0.1 (PORT=8000)
 	$(PY) -m reports serve port=$(PORT) $(ARGS)

@@ -267,7 +267,7 @@ PROCEDURES = (
         "Salimans & Kingma 2016, arXiv 1602.07868",
     ),
     (
-        "GrassmannSGD, GrassmannAdam",
+        "GrassmannSGD, GrassmannAdam, grassmann_parameters",
         "optimisers for the weights in front of batch normalisation, on the unit sphere",
         "Cho & Lee 2017, arXiv 1709.09603",
     ),

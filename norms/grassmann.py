@@ -58,7 +58,12 @@ class _Grassmann(Optimizer):
         for p in group["params"]:
             if not p.is_floating_point():
                 raise ValueError(f"expected real floating-point parameters, got {p.dtype}")
-            if isinstance(dim, bool) or not isinstance(dim, int) or not 0 <= dim < p.dim() or p.dim() < 2:
+            if p.dim() < 2:
+                raise ValueError(
+                    f"a parameter of size {list(p.shape)} has no rows for unit vectors: choose weights of two"
+                    " dimensions or more (norms.grassmann_parameters), and another optimizer for the others"
+                )
+            if isinstance(dim, bool) or not isinstance(dim, int) or not 0 <= dim < p.dim():
                 raise ValueError(f"Invalid dim value: {dim!r} for a parameter of size {list(p.shape)}")
             if p.device.type != "meta" and not _norm(_rows(p.detach(), dim)).all():
                 raise ValueError(f"a unit of the parameter of size {list(p.shape)} is 0: it has no direction")

@@ -130,7 +130,7 @@ def normprop(model: nn.Module, gamma: float = 1 / 1.21) -> nn.Module:
     for name, layer in model.named_modules():
         if layer in layers[:-1] and layer not in acts:
             raise ValueError(
-                f"norm 'normprop': no activation module follows {name} in an nn.Sequential;"
+                f"norm 'normprop': no activation module that it knows follows {name} in an nn.Sequential;"
                 " build the network from NormPropLinear, NormPropConv2d"
             )
     new: dict[nn.Module, nn.Module] = {}
@@ -149,7 +149,10 @@ def normprop(model: nn.Module, gamma: float = 1 / 1.21) -> nn.Module:
     return model
 
 
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.SELU, nn.GELU, nn.SiLU)
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish),
+    *(nn.ELU, nn.SELU, nn.GELU, nn.SiLU),
+)
 
 
 def _is_activation(module: nn.Module) -> bool:

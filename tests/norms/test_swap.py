@@ -107,7 +107,7 @@ def test_normprop_refuses_what_it_cannot_see():
 
     model = nn.Sequential(Functional(), nn.ReLU(), nn.Linear(3, 2))
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match=r"no activation module follows 0\.one"):
+    with pytest.raises(ValueError, match=r"no activation module that it knows follows 0\.one"):
         norms.convert(model, "normprop")
     assert model.state_dict().keys() == before.keys()
 

@@ -76,10 +76,18 @@ def test_no_site_yet_says_how_to_build_it(tmp_path: Path, capsys: pytest.Capture
 
 def test_ctrl_c_ends_with_status_0(site: Path) -> None:
     words = [sys.executable, "-m", "reports", "serve", "port=0", f"dir={site}"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first.startswith("http://127.0.0.1:")
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+
+    def heed() -> None:  # in the background of a shell, children would ignore SIGINT
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
+        try:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            assert first.startswith("http://127.0.0.1:")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0 and "stopped" in out and "Traceback" not in err
