@@ -35,7 +35,7 @@ def variants(images: int, batch: int) -> dict[str, Callable[[], None]]:
 
     return {
         BASE: evaluate,
-        "exact, in one pass": adapt(),
+        "exact, as one batch": adapt(),
         "exact, layer by layer": adapt(max_bytes=0),
         "sequential=False": adapt(sequential=False),
     }

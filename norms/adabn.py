@@ -4,8 +4,7 @@ the variance after training with dropout (Hendrycks & Gimpel, arXiv 1607.02488).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch.nn.parameter import is_lazy
 Saved = list[tuple[_BatchNorm, Tensor, Tensor]]  # layer, running mean, running variance
 PART = 2**20  # values whose deviations are held at a time
 UNEVEN = "the forward pass calls other layers, or in another order, for other data"
-LEAST, MOST = 32, 8  # examples of a part, and parts, that go through the model side by side
 
 
 def adapt_batch_statistics(
@@ -42,11 +40,10 @@ def adapt_batch_statistics(
     ``sequential=True`` (default)
         With the target statistics themselves, so that in the adapted model every layer does what the formula
         says. The result does not depend, up to rounding, on the order of the data nor on how they are cut
-        into batches; batches may be of one example. Where the target set fits (see `max_bytes`), this takes
-        one pass, in parts that wait for one another before each layer. Otherwise each of the K layers takes a
-        pass of its own that ends at the layer, together the cost of about K/2 evaluation passes: the loader
-        must then give the same data each time, so no iterator, no random augmentation, and no ``drop_last``
-        with shuffling.
+        into batches; batches may be of one example. Where the target set fits (see `max_bytes`), it goes
+        through as one batch, in one pass. Otherwise each of the K layers takes a pass of its own that ends at
+        the layer, together the cost of about K/2 evaluation passes: the loader must then give the same data
+        each time, so no iterator, no random augmentation, and no ``drop_last`` with shuffling.
     ``sequential=False``
         With the statistics of the batch at hand, as in training: always one pass, but an approximation that
         depends on the batches (large, shuffled ones are best). The paper's online algorithm can be read so.
@@ -77,9 +74,8 @@ def adapt_batch_statistics(
         loader: gives batches x [N, ...] or tuples that begin with x; they are moved to the model's device.
         mean: replace the means as well as the variances.
         sequential: see above.
-        max_bytes: the target set goes through in one pass if no input of the model or of a layer, for all
-            of it, takes more than this; the memory in use at the peak is a few times as much. 0: always
-            layer by layer.
+        max_bytes: the target set goes through as one batch if no input of the model or of a layer then takes
+            more than this; the memory in use at the peak is a few times as much. 0: always layer by layer.
 
     Raises:
         TypeError: batches are not tensors or tuples that begin with one.
@@ -277,15 +273,8 @@ def _sequential(
             pooled.add(x)
             pooled.write(layer, mean)
 
-        whole = torch.cat(batches) if len(batches) > 1 else batches[0]
-        # A layer without running statistics takes those of the batch at hand: all of it must be there.
-        apart = all(m.running_mean is not None for m in model.modules() if isinstance(m, _BatchNorm))
-        parts = whole.split(max(LEAST, -(-len(whole) // MOST))) if apart else (whole,)
-        if len(parts) > 1:
-            _in_step(model, parts, layers, order, mean)
-            return
         with _observing(layers, adapt):
-            model(whole)
+            model(torch.cat(batches) if len(batches) > 1 else batches[0])
         return
 
     batches.clear()
@@ -311,70 +300,6 @@ def _sequential(
             raise ValueError(f"the loader gave {examples} examples on one pass and {seen} on another")
         examples = seen
         pooled.write(layer, mean)
-
-
-def _in_step(
-    model: nn.Module,
-    parts: Sequence[Tensor],
-    layers: list[_BatchNorm],
-    order: list[_BatchNorm],
-    mean: bool,
-) -> None:
-    """One pass of all parts, side by side: before each layer of `order` they wait for one another, and go on
-    with the statistics of all of them. What one large batch would do, at the speed of small ones.
-
-    Each part has a thread, of which one at a time has the turn.
-    """
-    turns, back = [threading.Semaphore(0) for _ in parts], threading.Semaphore(0)
-    mine = threading.local()
-    errors: list[BaseException] = []
-    pooled, expected, over = _Pooled(), order[0], False
-    kind = parts[0].device.type
-    cast = torch.is_autocast_enabled(kind)
-    precision = torch.get_autocast_dtype(kind) if cast else None
-
-    def see(layer: _BatchNorm, x: Tensor) -> None:
-        if layer is not expected:
-            raise ValueError(UNEVEN)
-        pooled.add(x)
-        back.release()
-        turns[mine.k].acquire()
-        if over:
-            raise _Reached
-
-    def run(k: int) -> None:
-        mine.k = k
-        turns[k].acquire()
-        try:
-            if not over:
-                with torch.no_grad(), torch.autocast(kind, dtype=precision, enabled=cast):  # per thread
-                    model(parts[k])
-                raise ValueError(UNEVEN)
-        except _Reached:
-            pass
-        except BaseException as error:
-            errors.append(error)
-        back.release()
-
-    threads = [threading.Thread(target=run, args=(k,), daemon=True) for k in range(len(parts))]
-    for thread in threads:
-        thread.start()
-    try:
-        with _observing(layers, see):
-            for expected in order:
-                pooled = _Pooled()
-                for turn in turns:
-                    turn.release()
-                    back.acquire()
-                    if errors:
-                        raise errors[0]
-                pooled.write(expected, mean)
-    finally:
-        over = True
-        for turn in turns:
-            turn.release()
-        for thread in threads:
-            thread.join()
 
 
 def _batchwise(model: nn.Module, inputs: Iterator[Tensor], saved: Saved, mean: bool) -> None:

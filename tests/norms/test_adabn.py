@@ -3,7 +3,6 @@
 import copy
 import io
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -100,50 +99,6 @@ def test_order_and_size_of_the_batches_do_not_matter(options):
         results.append(statistics(model))
     for result in results[1:]:
         assert_same(result, results[0])
-
-
-def test_parts_side_by_side_are_the_whole(monkeypatch):
-    monkeypatch.setattr("norms.adabn.LEAST", 3)
-    x, one, many = target(40, (2, 8, 7)), convnet(), convnet()
-    adapt_batch_statistics(many, x.split(9))
-    adapt_batch_statistics(one, x.split(9), max_bytes=0)
-    assert_same(statistics(many), statistics(one))
-
-
-def test_an_error_in_one_part_is_raised_and_the_statistics_are_as_before(monkeypatch):
-    monkeypatch.setattr("norms.adabn.LEAST", 3)
-
-    class Fails(nn.Module):
-        def forward(self, x):
-            if x.max() == 99:
-                raise KeyError("this part")
-            return x
-
-    x = target(40, (2, 8, 7))
-    x[20, 0, 0, 0] = 99
-    model = nn.Sequential(Fails(), convnet())
-    before, threads = [v.clone() for v in statistics(model)], threading.active_count()
-    with pytest.raises(KeyError, match="this part"):
-        adapt_batch_statistics(model, [x])
-    assert_same(statistics(model), before)
-    assert threading.active_count() == threads
-
-
-def test_parts_that_call_the_layers_in_another_order_are_refused(monkeypatch):
-    monkeypatch.setattr("norms.adabn.LEAST", 3)
-
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-
-        def forward(self, x):
-            return self.b(self.a(x)) if x[0, 0] < 5 else self.a(self.b(x))
-
-    x = torch.randn(12, 2)
-    x[6:] += 50
-    with pytest.raises(ValueError, match="calls other layers, or in another order"):
-        adapt_batch_statistics(Branching(), [x])
 
 
 def test_a_layer_that_only_more_examples_reach_is_refused():
