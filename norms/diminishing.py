@@ -99,7 +99,7 @@ def _in_graph(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     Function, since plain operations take at least half as long again; its backward turns into plain
     operations when it is itself to be differentiated.
     """
-    if torch.compiler.is_compiling():  # which would get the gradient of the Function wrong (torch 2.14)
+    if torch.compiler.is_compiling():  # which fuses plain operations
         return _in_graph_plain(x, *others)
     return (_StackedInGraph if inside_func() else _InGraph).apply(x, *others)
 
