@@ -98,9 +98,8 @@ def _domain(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return make
 
 
-DOMAIN = tuple(
-    map(_domain, (DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d))
-)
+BY_DOMAIN = (DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d)
+DOMAIN = tuple(map(_domain, BY_DOMAIN))
 
 
 class Method(NamedTuple):
@@ -277,6 +276,13 @@ PROCEDURES = (
         "Klambauer et al. 2017, arXiv 1706.02515",
     ),
 )
+# Layers that `convert` knows by their class, whoever built them, of each `dim`.
+OF_DIM: dict[int, tuple[type[nn.Module], ...]] = {dim: (BY_DOMAIN[dim - 1],) for dim in (1, 2, 3)}
+for _method in METHODS.values():
+    if len(set(_method.make)) == 3:  # not one class for all
+        for _dim, _cls in enumerate(_method.make, start=1):
+            if isinstance(_cls, type):
+                OF_DIM[_dim] += (_cls,)
 NOT_OPTIONS = {"num_features", "model", "device", "dtype", *inspect.signature(nn.LSTM.__init__).parameters}
 NOT_OPTIONS |= {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"}
 
@@ -313,6 +319,8 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
     """
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")
+    if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 1:
+        raise ValueError(f"norm {name!r}: num_features={num_features!r}, give a number of channels from 1")
     if name in METHODS and not METHODS[name].make:
         raise ValueError(
             f"norm {name!r} is no layer after another ({METHODS[name].line}): norms.convert(model, {name!r})"
@@ -350,8 +358,9 @@ def _own(path: str) -> Callable[..., nn.Module]:
 
 
 def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
-    """Put ``build(name, ...)`` in the place of every BatchNorm1d/2d/3d of `model` and of every layer `build`
-    made; or, for a method that is no such layer (weight normalisation, an LSTM), change what it changes.
+    """Put ``build(name, ...)`` in the place of every BatchNorm1d/2d/3d of `model`, of every layer of this
+    package whose name ends in 1d, 2d or 3d, and of every layer `build` made; or, for a method that is no such
+    layer (weight normalisation, an LSTM), change what it changes. Torch's other normalisers stay.
 
     In place, and returns the model (the new layer, if the model is itself such a layer). Gamma and beta are
     kept where both layers have them, as are device, dtype, requires_grad and train/eval mode. Running
@@ -368,9 +377,11 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     0, if they are not those of nn.LSTM. A `BatchDataNormalization` normalises the input and is left alone.
 
     Raises:
-        ValueError: as `build`; for a method on weights, activations or LSTMs, a model without any. The model
-            is then unchanged.
+        ValueError: as `build`; for a method on weights, activations or LSTMs, a model without any; a model
+            with nn.SyncBatchNorm, which does not say of how many dimensions its input is, or with lazy layers
+            of batch normalisation. The model is then unchanged.
     """
+    _check_convertible(model, name)
     method = METHODS.get(name)
     if method is not None and method.swap is not None:
         _check_options(name, options)
@@ -384,14 +395,29 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     return swap.replace(model, replacements)
 
 
+def _check_convertible(model: nn.Module, name: str) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(
+                f"norm {name!r}: {path or 'the model'} is nn.SyncBatchNorm, whose input could be of any"
+                " dimensions: convert first, then nn.SyncBatchNorm.convert_sync_batchnorm"
+            )
+        if isinstance(module, nn.modules.batchnorm._LazyNormBase):
+            raise ValueError(
+                f"norm {name!r}: {path or 'the model'} is a lazy layer: call the model once before"
+            )
+
+
 def _made(module: nn.Module) -> tuple[int, int] | None:
     """(num_features, dim) of a layer to be exchanged."""
     made: tuple[int, int] | None = module.__dict__.get("_norm_of")
-    if made is None:
-        for dim, cls in enumerate(BATCH, start=1):
-            if isinstance(module, cls) and not isinstance(module, BatchDataNormalization):  # an input's
-                return module.num_features, dim
-    return made
+    if made is not None or isinstance(module, BatchDataNormalization):  # which normalises the input
+        return made
+    for dim, classes in OF_DIM.items():
+        if isinstance(module, classes):
+            features: Any = module.num_features
+            return int(features), dim
+    return None
 
 
 def _replacement(
@@ -408,5 +434,6 @@ def _replacement(
             source, target = getattr(old, key, None), getattr(new, key, None)
             if isinstance(source, Tensor) and isinstance(target, Tensor) and source.shape == target.shape:
                 target.copy_(source).requires_grad_(source.requires_grad)
-    extra = [] if "_norm_of" in old.__dict__ else list(old.children())
+    # Of torch's layers only: what our own hold is of their making.
+    extra = list(old.children()) if isinstance(old, BATCH) and "_norm_of" not in old.__dict__ else []
     return (nn.Sequential(new, *extra) if extra else new).train(old.training)

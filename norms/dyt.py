@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ class DynamicTanh(nn.Module):
         device, dtype: of the parameters.
 
     Shape: [N, C, ...] -> the same.
+
+    Raises:
+        ValueError: alpha is not finite; input of another size.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class DynamicTanh(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not (isinstance(alpha, float | int) and math.isfinite(alpha)):
+            raise ValueError(f"alpha={alpha!r}: give a finite number")
         self.num_features, self.initial_alpha, self.affine = num_features, float(alpha), affine
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.alpha = nn.Parameter(torch.full((), self.initial_alpha, **factory))

@@ -401,6 +401,8 @@ class _NormLSTM(nn.RNNBase):
     def _forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        if hx is not None and len(hx) != 2:
+            raise ValueError(f"LSTM: expected the states as (h_0, c_0), got {len(hx)} of them")
         if isinstance(input, PackedSequence):
             x, batch_sizes, sorted_indices, unsorted_indices = input
             self.check_input(x, batch_sizes)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from norms.checks import check_options
+
 
 class ChannelRMSNorm(nn.Module):
     r"""RMS normalisation (Zhang & Sennrich, arXiv 1910.07467, eq. 4) of inputs [N, C, ...] with a gain per
@@ -23,6 +25,9 @@ class ChannelRMSNorm(nn.Module):
         affine: learn gamma (initially 1).
 
     Shape: [N, C, ...] -> the same.
+
+    Raises:
+        ValueError: eps not above 0; input of another size.
     """
 
     def __init__(
@@ -34,8 +39,15 @@ class ChannelRMSNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if eps is not None:
+            check_options(eps)
         self.num_features, self.eps, self.affine = num_features, eps, affine
         self.weight = nn.Parameter(torch.ones(num_features, device=device, dtype=dtype)) if affine else None
+
+    def reset_parameters(self) -> None:
+        """As at the start: gamma = 1."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != self.num_features:

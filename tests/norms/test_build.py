@@ -124,12 +124,15 @@ def test_instance_refuses_input_without_positions():
         ({"name": "torch.nn.NoSuchLayer"}, "norm 'torch.nn.NoSuchLayer' cannot be imported"),
         ({"name": ".Layer"}, "unknown norm '.Layer'"),
         ({"name": OWN, "size": 3}, "unexpected keyword argument 'size'"),
+        ({"name": "renorm", "num_features": -1}, "num_features=-1, give a number of channels from 1"),
+        ({"name": "rms", "eps": -1.0}, "eps=-1.0: give a number above 0"),
+        ({"name": "dyt", "alpha": float("nan")}, "alpha=nan: give a finite number"),
         ({"name": "builtins.float"}, "gives a float, not a torch.nn.Module"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(arguments, line):
     with pytest.raises(ValueError) as error:
-        norms.build(num_features=8, **arguments)
+        norms.build(**{"num_features": 8} | arguments)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -206,6 +209,37 @@ def test_convert_of_a_layer_itself_and_of_an_own_layer():
     assert type(layer).__name__ == "Own"
     assert layer.weight.dtype == torch.float64
     assert type(norms.convert(layer, "batch")) is nn.BatchNorm1d
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        norms.L1BatchNorm2d(8),
+        norms.BatchRenorm2d(8),
+        norms.DiminishingBatchNorm2d(8),
+        norms.MeanOnlyBatchNorm2d(8),
+        norms.FilterResponseNorm2d(8),
+        norms.DomainSpecificBatchNorm2d(8, 2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_convert_knows_layers_that_were_not_built_by_name(made):
+    model = norms.convert(nn.Sequential(copy.deepcopy(made)), "batch")
+    assert type(model[0]) is nn.BatchNorm2d and len(list(model.modules())) == 2
+
+
+@pytest.mark.parametrize(
+    "layer, words",
+    [(nn.SyncBatchNorm(8), "convert first"), (nn.LazyBatchNorm2d(), "call the model once")],
+    ids=["sync", "lazy"],
+)
+@pytest.mark.parametrize("name", ["renorm", "weight_norm"])
+def test_convert_refuses_what_it_cannot_see(layer, words, name):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), layer)
+    with pytest.raises(ValueError, match=words) as error:
+        norms.convert(model, name)
+    assert "2 is" in str(error.value) and "\n" not in str(error.value)
+    assert type(model[1]) is nn.BatchNorm2d and not hasattr(model[0], "parametrizations")
 
 
 def test_convert_leaves_other_layers_alone():
