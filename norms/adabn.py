@@ -4,6 +4,7 @@ the variance after training with dropout (Hendrycks & Gimpel, arXiv 1607.02488).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 Saved = list[tuple[_BatchNorm, Tensor, Tensor]]  # layer, running mean, running variance
 PART = 2**20  # values whose deviations are held at a time
+ROW = 2**14  # of which float32 adds the squares, before float64 does
 UNEVEN = "the forward pass calls other layers, or in another order, for other data"
 
 
@@ -59,11 +61,11 @@ def adapt_batch_statistics(
     :math:`\mu \mathrel{+}= d \, n_B / (n + n_B)`. (The paper prints :math:`d \, n_B / n`: not exact.) As
     in nn.BatchNorm, running_var becomes the unbiased variance, over n - 1. num_batches_tracked stays.
 
-    The model runs in evaluation mode (no dropout) and without gradient. Afterwards every submodule is in the
-    mode it was in; after an exception the statistics, too, are what they were. Adapted are
-    nn.BatchNorm1d/2d/3d, nn.SyncBatchNorm and their subclasses if they track statistics and the forward pass
-    calls them; of a `DomainSpecificBatchNorm1d` it is the active domain. In distributed training, each
-    process adapts to its own data.
+    The model runs in evaluation mode (no dropout), without gradient and, if compiled, as written. Afterwards
+    every submodule is in the mode it was in; after an exception the statistics, too, are what they were.
+    Adapted are nn.BatchNorm1d/2d/3d, nn.SyncBatchNorm and their subclasses if they track statistics and the
+    forward pass calls them; of a `DomainSpecificBatchNorm1d` it is the active domain. In distributed
+    training, each process adapts to its own data.
 
     With ``mean=False`` only the variances are replaced. Given the *training* set, this is the re-estimation
     after training with dropout (Hendrycks & Gimpel, arXiv 1607.02488): without dropout the variances are
@@ -76,22 +78,28 @@ def adapt_batch_statistics(
         sequential: see above.
         max_bytes: the target set goes through as one batch if no input of the model or of a layer then takes
             more than this; the memory in use at the peak is a few times as much. 0: always layer by layer.
+            (glibc maps blocks above 32 MB anew each time, which costs more than the statistics do: with
+            MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ raised in the environment, one batch takes no
+            longer than small ones.)
 
     Raises:
-        TypeError: batches are not tensors or tuples that begin with one.
-        ValueError: no layer to adapt; no data; fewer than two values per channel (per batch, if not
+        TypeError: the loader is a tensor, or nothing to iterate over; batches are not tensors or tuples that
+            begin with one.
+        ValueError: no layer to adapt; a layer that keeps averages of another kind (batch renormalisation and
+            others of this package); no data; fewer than two values per channel (per batch, if not
             `sequential`); statistics that are not finite; a loader that is an iterator where more than one
             pass is needed, or that gives another number of examples on another pass; if `sequential`, a layer
             that is used twice in a forward pass (its statistics could depend on themselves), or layers that
             are called for some of the data only.
     """
+    if isinstance(loader, Tensor) or not isinstance(loader, Iterable):
+        kind = type(loader).__name__
+        raise TypeError(f"expected a list of batches or a DataLoader, got {kind}: [x] is a list of one batch")
     saved = _save(model)
-    if not saved:
-        raise ValueError("the model has no batch normalisation layer with running statistics")
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), _not_compiled():
             _adapt(model, loader, saved, mean, sequential, max_bytes)
     except BaseException:
         _restore(saved)
@@ -135,7 +143,31 @@ def _save(model: nn.Module) -> Saved:
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if any(is_lazy(_buffers(layer)[0]) for layer in layers):
         raise ValueError("the model has lazy layers: call it once before its statistics are adapted")
+    others = [type(m).__name__ for m in model.modules() if _keeps_other_averages(m)]
+    if others:
+        raise ValueError(
+            f"the model has {others[0]}, which keeps averages that cannot be adapted: convert it to 'batch',"
+            " and train it so"
+        )
+    if not layers:
+        raise ValueError("the model has no batch normalisation layer with running statistics")
     return [(layer, *_clones(layer)) for layer in layers]
+
+
+def _keeps_other_averages(module: nn.Module) -> bool:
+    """Batch renormalisation and the like. Instance normalisation takes its own of each example."""
+    ours = not isinstance(module, _BatchNorm | nn.modules.instancenorm._InstanceNorm)
+    return ours and isinstance(module._buffers.get("running_mean"), Tensor)
+
+
+@contextmanager
+def _not_compiled() -> Iterator[None]:
+    """Runs compiled models as they are written: what torch.compile made before does not look for hooks."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes a second
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _restore(saved: Saved) -> None:
@@ -158,7 +190,8 @@ class _Pooled:
         # Row by row (the positions of a channel in an example), which vectorises: on a CPU it takes a quarter
         # of the time of batch_norm's own kernel or less. In parts, so that the deviations stay small.
         rows = x.flatten(2) if x.dim() > 2 else x.t()[None]
-        for part in rows.split(max(1, PART * len(rows) // rows.numel())):
+        size = max(1, PART // (rows.shape[1] * min(rows.shape[2], ROW)))
+        for part in (part for piece in rows.split(ROW, dim=2) for part in piece.split(size)):
             wide = part if part.dtype == torch.float64 else part.float()
             mean = wide.mean(2)
             root = torch.linalg.vector_norm(wide - mean[:, :, None], dim=2)
@@ -256,7 +289,9 @@ def _sequential(
         if not batches:
             bytes_each = x[0].numel() * x.element_size()
             with _observing(layers, probe):
-                model(x[:2])  # two, for the sake of layers that normalise with the batch in evaluation, too
+                # Two, for the sake of layers that normalise with the batch in evaluation, too. Copies, as the
+                # model may work in place.
+                model(x[:2].clone())
             _check_reached(order)
         batches.append(x)
         size += bytes_each * len(x)
@@ -266,15 +301,20 @@ def _sequential(
         if not batches:
             raise ValueError("the loader gives no data")
 
-        def adapt(layer: _BatchNorm, x: Tensor) -> None:
-            if layer not in order:
+        left = list(order)
+
+        def adapt(layer: _BatchNorm, x: Tensor, left: list[_BatchNorm] = left) -> None:
+            if layer not in left:
                 raise ValueError(UNEVEN)
+            left.remove(layer)
             pooled = _Pooled()
             pooled.add(x)
             pooled.write(layer, mean)
 
         with _observing(layers, adapt):
             model(torch.cat(batches) if len(batches) > 1 else batches[0])
+        if left:
+            raise ValueError(UNEVEN)
         return
 
     batches.clear()

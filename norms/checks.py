@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
+import torch
 from torch import Tensor
 
 
@@ -35,3 +36,12 @@ def check_input(x: Tensor, num_features: int, ranks: Sequence[int], training: bo
         raise TypeError(f"expected a floating-point input (got {x.dtype})")
     if training and x.numel() == num_features:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
+
+
+@overload
+def single(x: Tensor) -> Tensor: ...
+@overload
+def single(x: None) -> None: ...
+def single(x: Tensor | None) -> Tensor | None:
+    """A float16 tensor in float32, in which the square of a small or large deviation still has a value."""
+    return x.float() if x is not None and x.dtype == torch.float16 else x

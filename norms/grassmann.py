@@ -68,6 +68,16 @@ class _Grassmann(Optimizer):
             if p.device.type != "meta" and not _norm(_rows(p.detach(), dim)).all():
                 raise ValueError(f"a unit of the parameter of size {list(p.shape)} is 0: it has no direction")
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch.optim's, but momenta stay as they were saved: in float32 where parameters are lower."""
+        super().load_state_dict(state_dict)  # casts them to the precision of the parameters
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for i, p in zip(ids, parameters, strict=True):
+            for key, value in state_dict["state"].get(i, {}).items():
+                if isinstance(value, Tensor) and key != "step":
+                    self.state[p][key] = value.to(p.device, copy=True)
+
     def _update(self, y: Tensor, h: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         raise NotImplementedError
 
@@ -218,7 +228,7 @@ class GrassmannAdam(_Grassmann):
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
-        if group["eps"] < 0.0:
+        if not group["eps"] > 0.0:  # without it, a unit whose gradient is 0 would become NaN
             raise ValueError(f"Invalid epsilon value: {group['eps']}")
         for i, beta in enumerate(group["betas"]):
             if not 0.0 <= beta < 1.0:

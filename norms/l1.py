@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from norms.checks import check_input, check_options
+from norms.checks import check_input, check_options, single
 from norms.moments import average, channel_mean, column, inside_func
+from norms.twice import differentiable_gradients
 
 
 def _plain(
@@ -36,10 +37,11 @@ class _L1Norm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean = channel_mean(x)
         deviation = channel_mean(torch.sub(x, column(mean, x)).abs_()).mul_(factor)
-        if weight is not None:  # the kernel wants them alike
-            mean, deviation = mean.to(weight.dtype), deviation.to(weight.dtype)
+        wide = single(weight)
+        if wide is not None:  # the kernel wants them alike
+            mean, deviation = mean.to(wide.dtype), deviation.to(wide.dtype)
         square = (deviation + eps).square_()
-        y = F.batch_norm(x, mean, square, weight, bias, False, 0.0, 0.0)
+        y = F.batch_norm(x, mean, square, wide, single(bias), False, 0.0, 0.0)
         ctx.mark_non_differentiable(mean, deviation)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, bias, mean, square)
@@ -52,12 +54,19 @@ class _L1Norm(torch.autograd.Function):
             return (None,) * 5
         x, weight, bias, mean, square = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated itself: through the plain operations
-            inputs = [t for t in (x, weight, bias) if t is not None]
-            y = _plain(x, weight, bias, ctx.eps, ctx.factor)[0]
-            grads = iter(torch.autograd.grad(y, inputs, dy, create_graph=True, allow_unused=True))
-            return (*(None if t is None else next(grads) for t in (x, weight, bias)), None, None)
+            return (
+                *differentiable_gradients(
+                    lambda x, weight, bias: _plain(x, weight, bias, ctx.eps, ctx.factor)[0],
+                    (x, weight, bias),
+                    ctx.needs_input_grad[:3],
+                    dy,
+                ),
+                None,
+                None,
+            )
         # dx = w inv (dy - mean(dy) - f (z - mean(z)) mean(dy xh)), z = sign(x - mean), inv = 1 / (f s + eps).
         # The first term and both sums come from the kernel of a batch_norm with constant statistics.
+        weight = single(weight)
         dx, sum_dy_xh, sum_dy = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, mean, square, None, None, False, 0.0, [True, True, True]
         )
@@ -113,8 +122,8 @@ class _L1BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.num_features, self.ranks, self.training)
         if not self.training or x.numel() == 0:
-            square = (self.running_deviation + self.eps).square()
-            return F.batch_norm(x, self.running_mean, square, self.weight, self.bias, False, 0.0, 0.0)
+            mean, square = single(self.running_mean), (single(self.running_deviation) + self.eps).square()
+            return F.batch_norm(x, mean, square, single(self.weight), single(self.bias), False, 0.0, 0.0)
         plain = inside_func() or torch.compiler.is_compiling()
         factor = math.sqrt(math.pi / 2) if self.gaussian else 1.0
         y, mean, deviation = (_plain if plain else _L1Norm.apply)(x, self.weight, self.bias, self.eps, factor)

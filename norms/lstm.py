@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from norms.checks import check_options
 from norms.moments import inside_func
+from norms.twice import differentiable_gradients
 
 # ---- the recurrence ---------------------------------------------------------------------------------------
 
@@ -167,7 +168,9 @@ class _Recurrence(torch.autograd.Function):
         given, zs = tuple(rest[: ctx.given]), rest[ctx.given : ctx.given + ctx.blocks]
         if torch.is_grad_enabled():  # the result is to be differentiated
             inputs = h0, c0, weight, gamma_h, gamma_c, beta_c, given, *zs
-            return None, *_differentiable(how, inputs, ctx.needs_input_grad[1:], (dout, dhn, dcn))
+            return None, *differentiable_gradients(
+                lambda *inputs: _plain(how, *inputs)[:3], inputs, ctx.needs_input_grad[1:], (dout, dhn, dcn)
+            )
         gates, cs, tanhs, out, recurrent, *saved = rest[ctx.given + ctx.blocks :]
         sizes = how.sizes
         i, f, g, o = gates.unbind(1)
@@ -244,16 +247,6 @@ def _before(initial: Tensor, flat: Tensor, how: _How) -> Tensor:
     for t in range(len(sizes) - 1, 0, -1):
         parts += [initial[sizes[t] : sizes[t - 1]], states[t]]
     return torch.cat(parts[::-1])
-
-
-def _differentiable(
-    how: _How, inputs: tuple[Any, ...], needed: Sequence[bool], grads: tuple[Tensor, ...]
-) -> list[Tensor | None]:
-    """The gradient by the inputs as plain operations."""
-    outputs = _plain(how, *inputs)[:3]
-    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
 
 
 class _StepNorm:

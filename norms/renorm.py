@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from norms.checks import check_input, check_options
+from norms.checks import check_input, check_options, single
 from norms.moments import average, count, inside_func, moments
 
 
@@ -90,9 +90,11 @@ class _BatchRenorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_input(x, self.num_features, self.ranks, self.training)
         if not self.training or x.numel() == 0:
-            square = self.running_std.square()
-            return F.batch_norm(x, self.running_mean, square, self.weight, self.bias, False, 0.0, 0.0)
-        mean, var = (s.to(self.running_mean.dtype) for s in moments(x))
+            mean, square = single(self.running_mean), single(self.running_std).square()
+            return F.batch_norm(x, mean, square, single(self.weight), single(self.bias), False, 0.0, 0.0)
+        # On a CPU the kernel's own variance of float16 would be in float16.
+        statistics = moments(single(x) if x.is_cpu else x)
+        mean, var = (s.to(single(self.running_mean).dtype) for s in statistics)
         std = (var + self.eps).sqrt_()
         weight, bias = self._renormalised(mean, std)
         y = F.batch_norm(x, None, None, weight, bias, True, 0.0, self.eps)
@@ -108,11 +110,13 @@ class _BatchRenorm(nn.Module):
         r_max, d_max = self.limits()
         if isinstance(r_max, float) and r_max == 1 and d_max == 0:
             return self.weight, self.bias
-        r = torch.clamp(std / self.running_std, 1 / r_max, r_max)
-        d = torch.clamp((mean - self.running_mean).div_(self.running_std), -d_max, d_max)
-        if self.weight is None or self.bias is None:
+        running_mean, running_std = single(self.running_mean), single(self.running_std)
+        r = torch.clamp(std / running_std, 1 / r_max, r_max)
+        d = torch.clamp((mean - running_mean).div_(running_std), -d_max, d_max)
+        weight, bias = single(self.weight), single(self.bias)
+        if weight is None or bias is None:
             return r, d
-        return self.weight * r, torch.addcmul(self.bias, self.weight, d)
+        return weight * r, torch.addcmul(bias, weight, d)
 
     def extra_repr(self) -> str:
         keys = "eps", "momentum", "affine", "r_max", "d_max", "warmup_steps", "r_steps", "d_steps"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 ALPHA = 1.6732632423543772848170429916717  # of SELU, as torch has them
 SCALE = 1.0507009873554804934193349852946  # lambda
@@ -33,7 +34,10 @@ def lecun_normal_(module: nn.Module) -> None:
         module: one layer; ``apply`` takes it to all of a model.
     """
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        weight = module.weight
+        nn.init.kaiming_normal_(weight, nonlinearity="linear")
+        if is_parametrized(module, "weight"):  # of which `weight` is the outcome
+            module.weight = weight
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -98,7 +102,7 @@ def selu_moments(
 
     Args:
         mu: mean of the inputs; as all of the four a tensor, which are broadcast, or a number. Numbers alone
-            are computed in float64.
+            are computed in float64, as are integers.
         nu: variance of the inputs, above 0.
         omega: sum of the weights.
         tau: sum of their squares, above 0.
@@ -108,10 +112,7 @@ def selu_moments(
     """
     m, s = _preactivation(mu, nu, omega, tau)
     above, density, p0, p1, p2 = _parts(m, s)
-    # About c = m where most of z is above 0, and where it is below, about SELU's lower limit c = -alpha: from
-    # there, selu / lambda is alpha e^z for z < 0, with nothing to cancel.
-    positive = m > 0
-    c, b = torch.where(positive, m, -ALPHA), torch.where(positive, m + ALPHA, 0.0)
+    c, b = _centre(m)
     first = (m - c) * above + s * density + ALPHA * p1 - b * p0
     second = ((m - c).square() + s.square()) * above + (m - 2 * c) * s * density
     second = second + ALPHA**2 * p2 - 2 * ALPHA * b * p1 + b.square() * p0
@@ -142,12 +143,13 @@ def selu_jacobian(
     """
     m, s = _preactivation(mu, nu, omega, tau)
     above, density, p0, p1, p2 = _parts(m, s)
-    mean = SCALE * (m * above + s * density + ALPHA * (p1 - p0))
+    c, b = _centre(m)
+    mean = SCALE * ((m - c) * above + s * density + ALPHA * p1 - b * p0)
     mean_mu = SCALE * (above + ALPHA * p1)
     mean_nu = SCALE / 2 * (ALPHA * p1 + (1 - ALPHA) * density / s)
-    square_mu = 2 * SCALE**2 * (m * above + s * density + ALPHA**2 * (p2 - p1))
-    square_nu = SCALE**2 * (above + ALPHA**2 * (2 * p2 - p1))
-    # Var = E[selu^2] - E[selu]^2
+    square_mu = 2 * SCALE**2 * ((m - c) * above + s * density + ALPHA * (ALPHA * p2 - b * p1))
+    square_nu = SCALE**2 * (above + ALPHA * (2 * ALPHA * p2 - b * p1) - c * (1 - ALPHA) * density / s)
+    # Var = E[(selu - c)^2] - E[selu - c]^2, by whose c the terms do not cancel
     mu_column = torch.stack([mean_mu, square_mu - 2 * mean * mean_mu], -1) * _tensor(omega, m)[..., None]
     nu_column = torch.stack([mean_nu, square_nu - 2 * mean * mean_nu], -1) * _tensor(tau, m)[..., None]
     return torch.stack([mu_column, nu_column], -1)
@@ -158,14 +160,28 @@ def _preactivation(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of z."""
     values = mu, nu, omega, tau
-    like = next((v for v in values if isinstance(v, Tensor)), torch.empty(0, dtype=torch.float64))
+    given = [v for v in values if isinstance(v, Tensor)]
+    default = torch.empty(0, dtype=torch.float64, device=given[0].device if given else None)
+    like = next((v for v in given if v.is_floating_point()), default)
     tensors = torch.broadcast_tensors(*(_tensor(v, like) for v in values))
     # The root of each: two negative numbers must not pass for a variance.
     return tensors[0] * tensors[2], tensors[1].sqrt() * tensors[3].sqrt()
 
 
 def _tensor(value: Tensor | float, like: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=like.dtype, device=like.device)
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else value.to(like.dtype)
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
+
+
+def _centre(m: Tensor) -> tuple[Tensor, Tensor]:
+    """The point c that a variance is taken about, in units of lambda, and b = c + alpha.
+
+    c = m where most of z is above 0, and where it is below, SELU's lower limit c = -alpha: from there, selu /
+    lambda is alpha e^z for z < 0, with nothing to cancel.
+    """
+    positive = m > 0
+    return torch.where(positive, m, -ALPHA), torch.where(positive, m + ALPHA, 0.0)
 
 
 def _parts(m: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

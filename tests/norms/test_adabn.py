@@ -14,6 +14,7 @@ from norms import (
     DomainSpecificBatchNorm1d,
     DomainSpecificBatchNorm2d,
     DomainSpecificBatchNorm3d,
+    L1BatchNorm1d,
     adapt_batch_statistics,
     adapted,
     use_domain,
@@ -281,6 +282,37 @@ def test_any_rank_memory_format_and_autocast(shape):
     assert_same([s.double() for s in statistics(layer)], [rows.mean(1), rows.var(1)], 1e-6)
 
 
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
+def test_float32_sums_of_a_million_values(options):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1_000_000, 2, generator=generator) + 1
+    layer = nn.BatchNorm1d(2)
+    adapt_batch_statistics(layer, list(x.split(100_000)), **options)
+    assert_same(layer.running_var.double(), x.double().var(0), 2e-6)
+
+
+def test_a_model_that_works_in_place():
+    class Shift(nn.Module):
+        def forward(self, x):
+            return x.sub_(5)
+
+    x = target() + 5
+    model = nn.Sequential(Shift(), nn.BatchNorm1d(5, dtype=F64))
+    adapt_batch_statistics(model, [x.clone()])
+    assert_same(model[1].running_mean, (x - 5).mean(0))
+
+
+def test_a_compiled_model():
+    """Whatever sizes it was compiled for before."""
+    torch.compiler.reset()
+    model, x = nn.Sequential(nn.Linear(5, 4, dtype=F64), nn.BatchNorm1d(4, dtype=F64)).eval(), target()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(x), compiled(x[:2])
+        adapt_batch_statistics(compiled, [x])
+        assert_same(model[1].running_mean, model[0](x).mean(0))
+
+
 def test_parts_of_a_large_batch(monkeypatch):
     monkeypatch.setattr("norms.adabn.PART", 50)
     x = target(23, (3, 4, 2))
@@ -440,6 +472,23 @@ class Unreached(nn.Module):
         return x
 
 
+class Mixed(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.BatchNorm1d(5, dtype=F64), L1BatchNorm1d(5, dtype=F64))
+
+
+class Seldom(nn.Module):
+    """Normalises small batches only."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.small = (nn.BatchNorm1d(5, dtype=F64) for _ in range(2))
+
+    def forward(self, x):
+        x = self.always(x)
+        return self.small(x) if len(x) < 5 else x
+
+
 @pytest.mark.parametrize(
     "build,loader,options,error,message",
     [
@@ -458,6 +507,10 @@ class Unreached(nn.Module):
         (Unreached, [target()], {}, ValueError, "calls none of its batch normalisation layers"),
         (Unreached, [target()], {"sequential": False}, ValueError, "calls none of its batch norm"),
         (nn.LazyBatchNorm1d, [target()], {}, ValueError, "the model has lazy layers"),
+        (mlp, target(), {}, TypeError, "expected a list of batches or a DataLoader, got Tensor"),
+        (mlp, None, {}, TypeError, "expected a list of batches or a DataLoader, got NoneType"),
+        (Mixed, [target()], {}, ValueError, "the model has L1BatchNorm1d, which keeps averages that cannot"),
+        (Seldom, [target()], {}, ValueError, "calls other layers, or in another order, for other data"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(build, loader, options, error, message):

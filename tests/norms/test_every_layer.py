@@ -320,6 +320,49 @@ def test_gradcheck_and_gradgradcheck(layer, mode):
         assert torch.autograd.gradgradcheck(f, (x, *values))
 
 
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name in PLACED or name.endswith(("1d", "3d"))])
+def test_a_layer_in_two_places_under_create_graph(layer):
+    """Its second input depends on its own parameters: no path of the gradient may count twice."""
+    (x,) = inputs(layer)
+    if not list(build(layer).parameters()):
+        return
+
+    def gradients(create_graph):
+        built = build(layer)  # anew: its statistics move
+        parameters = list(built.parameters())
+        total = built((built(x) * x).sin()).square().sum()
+        options = {"create_graph": create_graph, "allow_unused": True}
+        return [g for g in torch.autograd.grad(total, parameters, **options) if g is not None]
+
+    same(gradients(True), gradients(False), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_create_graph_of_a_first_and_of_a_frozen_layer(layer):
+    built, (x,) = build(layer), inputs(layer)
+    frozen, free = list(built.parameters())[:1], list(built.parameters())[1:]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    if free:  # the input needs no gradient
+        gradients = torch.autograd.grad(built(x).sin().sum(), free, create_graph=True, allow_unused=True)
+        assert any(g is not None for g in gradients)
+    again = torch.autograd.grad(built(x.requires_grad_()).sin().sum(), x, create_graph=True)[0]
+    assert torch.isfinite(again).all()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("layer", ["renorm, no affine", "l1", "l1, no affine", "mean_only"])
+def test_float16_of_any_size(layer, size):
+    """The square of a deviation has a value in float32 where it has none in float16."""
+    low, high = (build(layer, dtype=torch.float32) for _ in range(2))
+    low.half()
+    x = (inputs(layer, dtype=torch.float32)[0] * size).half()
+    for mode in (True, False):
+        y, z = low.train(mode)(x).float(), high.train(mode)(x.float())
+        assert torch.isfinite(y).all()
+        same(y, z, rtol=0.02, atol=0.02 * z.abs().max().item())
+
+
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_vmap_equals_a_loop(layer, mode):

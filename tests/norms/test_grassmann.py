@@ -432,6 +432,7 @@ def test_what_a_predicate_cannot_choose(module, message):
         (GrassmannSGD, {"momentum": 1.0}, "Invalid momentum value: 1.0"),
         (GrassmannSGD, {"momentum": -0.1}, "Invalid momentum value: -0.1"),
         (GrassmannAdam, {"eps": -1.0}, "Invalid epsilon value: -1.0"),
+        (GrassmannAdam, {"eps": 0.0}, "Invalid epsilon value: 0.0"),
         (GrassmannAdam, {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
         (GrassmannAdam, {"betas": (0.9, -1)}, "Invalid beta parameter at index 1: -1"),
         (GrassmannSGD, {"dim": 2}, r"Invalid dim value: 2 for a parameter of size \[3, 4\]"),
@@ -481,3 +482,23 @@ def test_sgd_agrees_with_geoopt_on_the_sphere():
             (y * target).sum().sin().backward()
             optimizer.step()
         torch.testing.assert_close(ours.data, theirs.data, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cls", [GrassmannSGD, GrassmannAdam])
+def test_saved_momenta_of_half_precision_stay_float32(cls):
+    """Going on from a saved state is going on."""
+
+    def steps(weight, optimizer, count):
+        for i in range(count):
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)).half()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(3, 5).half())
+    optimizer = cls([weight], lr=0.1)
+    steps(weight, optimizer, 5)
+    other = nn.Parameter(weight.detach().clone())
+    loaded = cls([other], lr=0.1)
+    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(weight, optimizer, 5), steps(other, loaded, 5)
+    assert torch.equal(weight, other)

@@ -701,3 +701,24 @@ def test_a_single_sequence_in_training_is_torchs_own_error(kind):
         assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
         layer.eval()(given)
         layer.train()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_to_be_differentiated_count_each_path_once(kind):
+    """The state is carried on, so that it depends on the weights that it then meets again."""
+    layer, x = make(kind), torch.randn(4, 5, I, dtype=F64)
+
+    def gradients(create_graph):
+        state, total = None, 0
+        for window in x.split(2):
+            y, state = layer(window, state)
+            total = total + y.square().sum()
+        return torch.autograd.grad(total, list(layer.parameters()), create_graph=create_graph)
+
+    torch.testing.assert_close(gradients(True), gradients(False), rtol=1e-10, atol=1e-10)
+
+
+def test_another_number_of_states_is_refused():
+    state = torch.zeros(1, 3, H, dtype=F64)
+    with pytest.raises(ValueError, match=r"expected the states as \(h_0, c_0\), got 3 of them"):
+        make("frame")(torch.zeros(2, 3, I, dtype=F64), (state, state, state))

@@ -11,6 +11,7 @@ from scipy.integrate import quad
 from torch import nn
 from torch.autograd.functional import jacobian
 
+import norms
 from norms.snn import ALPHA, SCALE, lecun_normal_, self_normalizing, selu_jacobian, selu_moments
 
 F64 = torch.float64
@@ -238,3 +239,26 @@ def test_alpha_dropout_keeps_mean_and_variance(p):
     assert abs(share - p) < 5 * math.sqrt(p * q / n)
     inverted = nn.Dropout(p)(x)  # which does not
     assert inverted.var().item() == pytest.approx(1 / q, abs=0.02)
+
+
+def test_integers_are_numbers():
+    """One integer tensor among the arguments does not make integers of the others."""
+    mu, nu = torch.tensor(1), torch.tensor(2)
+    assert selu_moments(mu, nu, 0.5) == selu_moments(1.0, 2.0, 0.5)
+    assert torch.equal(selu_jacobian(mu, nu, 0.5), selu_jacobian(1.0, 2.0, 0.5))
+
+
+@pytest.mark.parametrize("mu", [-40.0, -20.0, -5.0, 0.0, 5.0, 20.0])
+def test_jacobian_far_from_the_fixed_point(mu):
+    """Against autograd of the moments, which do not cancel."""
+    values = torch.tensor([mu, 1.0], dtype=torch.float64)
+    expected = torch.stack(jacobian(lambda v: selu_moments(v[0], v[1], 1.0, 1.0), values))
+    torch.testing.assert_close(selu_jacobian(mu, 1.0, 1.0), expected, rtol=1e-9, atol=0)
+
+
+def test_initial_values_of_a_weight_normalised_layer():
+    layer = norms.weight_norm(nn.Linear(400, 300))
+    with torch.no_grad():
+        layer.weight = torch.zeros(300, 400) + 1
+    lecun_normal_(layer)
+    assert abs(layer.weight.std().item() - 400**-0.5) < 0.002
