@@ -437,6 +437,9 @@ class DiminishingBatchNorm1d(_DiminishingBatchNorm):
     ``eps_in="variance"``, the work is that of the native batch_norm kernel. All readings run under
     ``torch.func.vmap(functional_call)`` with stacked parameters and buffers, and are twice differentiable.
 
+    Where parameters are float16 (``.half()``), so are the averages of A and B, whose squares are out of range
+    for deviations above 250 or below 0.001: use autocast or bfloat16.
+
     Readings A and B are not for activation checkpointing (torch.utils.checkpoint): the second forward pass
     would see averages that the first has moved, and the gradient be of another function.
 

@@ -634,6 +634,10 @@ class BatchNormLSTM(_BatchLSTM):
     W_x x normalised already: ``bias_ih_l0 + bias_hh_l0``). With ``normalize=False`` the layer is nn.LSTM,
     computed by the recurrence of this one: same parameters, and a state_dict that goes both ways.
 
+    Under activation checkpointing the forward pass runs twice, and averages what it sees twice; of a packed
+    batch with single sequences left, the second pass meets other running statistics, so that gradients are a
+    little off.
+
     Gradients are those of a backward pass written out by hand; under torch.func (stacked populations with
     ``vmap(functional_call)``, which nn.LSTM does not have) and for second derivatives, the recurrence runs in
     plain operations. Under torch.compile the graph breaks here, as it does for nn.LSTM. Unlike nn.LSTM, it

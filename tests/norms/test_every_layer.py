@@ -43,6 +43,12 @@ def weighted(wrap, layer):
     return lambda **factory: nn.Sequential(wrap(layer(**factory)))
 
 
+def global_data(device=None, dtype=None):
+    generator = torch.Generator().manual_seed(0)
+    mean, std = torch.randn(8, generator=generator), torch.rand(8, generator=generator) + 0.5
+    return norms.GlobalDataNormalization(mean, std).to(device, dtype)
+
+
 def recurrent(kind, **options):
     return lambda **factory: First(kind(8, 4, batch_first=True, **options, **factory))
 
@@ -73,6 +79,8 @@ WHOLE = {
     ),
     "centred, Linear": (weighted(norms.centered_weight_norm, lambda **f: nn.Linear(8, 4, **f)), FLAT),
     "centred, Conv2d": (weighted(norms.centered_weight_norm, lambda **f: nn.Conv2d(8, 4, 3, **f)), MAPS),
+    "BatchDataNormalization": (lambda **f: norms.BatchDataNormalization(8, **f), FLAT),
+    "GlobalDataNormalization": (global_data, FLAT),
     "BatchNormLSTM": (recurrent(norms.BatchNormLSTM), LONG),
     "BatchNormLSTM, deep": (recurrent(norms.BatchNormLSTM, num_layers=2, bidirectional=True), LONG),
     "LayerNormLSTM, deep": (recurrent(norms.LayerNormLSTM, num_layers=2, bidirectional=True), LONG),
@@ -86,16 +94,17 @@ for _name in ("diminishing", "renorm", "l1", "mean_only", "domain"):
 WHOLE["frn, 1d"] = flat("frn", 1), (6, 8, 5)
 LAYERS = {name: (make, MAPS) for name, make in PLACED.items()} | WHOLE
 LSTMS = [name for name in WHOLE if "LSTM" in name]
-BATCH_STATISTICS = ("batch", "diminishing", "renorm", "l1", "mean_only", "domain", "BatchNorm", "Recurrent")
+BATCH_STATISTICS = ("batch", "diminishing", "renorm", "l1", "mean_only", "domain", "Batch", "Recurrent")
 
 ONE_VALUE = [f"{name}, 1d" for name in ("diminishing", "renorm", "l1", "mean_only", "domain")]
+ONE_VALUE += ["BatchDataNormalization"]
 
 # (layer, what it is asked) -> (the error, and words of it); an LSTM of any kind is "LSTM"
 REFUSED = {
     ("instance", "empty batch"): (IndexError, "index 0"),  # torch's own
     **{
         (layer, "batch of one"): (ValueError, "Expected more than 1 value per channel")
-        for layer in ("BatchNormLSTM", "BatchNormLSTM, deep", "RecurrentBatchNormLSTM", *ONE_VALUE)
+        for layer in [*ONE_VALUE, "BatchNormLSTM", "BatchNormLSTM, deep", "RecurrentBatchNormLSTM"]
     },
     **{
         (layer, "pickle"): (RuntimeError, "only supported through state_dict")  # torch's own
@@ -171,6 +180,20 @@ def test_device_and_dtype(layer):
         assert y.dtype == torch.bfloat16 and torch.isfinite(y).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_cuda_does_what_the_cpu_does(layer):
+    results = []
+    for device in ("cpu", "cuda"):
+        built, (x,) = build(layer).to(device), inputs(layer)
+        x = x.to(device).requires_grad_()
+        y = built(x)
+        y.sin().sum().backward()
+        state = [v for v in built.state_dict().values() if v.is_floating_point()]
+        results.append([y, x.grad, *state, built.eval()(x)])
+    same([t.cpu() for t in results[1]], results[0], rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_mode(layer):
     """Evaluation changes no state and does not see the other examples; training without batch statistics is
@@ -210,7 +233,8 @@ def test_autocast(layer):
     leaf = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = low(leaf)
-    assert y.dtype == torch.bfloat16
+    # An input's normalisation comes first, and gives the precision of its mean.
+    assert y.dtype == (torch.float32 if layer == "GlobalDataNormalization" else torch.bfloat16)
     y.float().sin().sum().backward()
     tolerance = 0.1 if "deep" in layer else 0.03
     same(y.float(), high(x.float()), rtol=tolerance, atol=tolerance)
