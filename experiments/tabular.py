@@ -1,0 +1,423 @@
+"""What Tables 5 and 6 share: small networks on tables of numbers, trained by plain gradient descent, many at
+a time (Klambauer et al., arXiv 1706.02515).
+
+From the paper: the networks and their grids, SELU's initial values and dropout, 100 epochs, the epoch chosen
+on the validation curve smoothed by a moving average of 10 values. Ours, where it is silent: batches of at
+most 128 (as in the authors' public script for another figure), weights N(0, 2 / fan_in) for ReLU, standardised
+inputs, the moving average taken over the last 10 epochs.
+
+Members of a population differ in seed, learning rate and dropout rate. Their dropout masks are drawn outside
+`vmap`, from each seed's own generator, and their data order from seed and epoch, so that a member is the same
+run that it would be alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Optional
+
+from experiments.config import BadInput, Data, Norm, Optimizer
+
+WINDOW = 10  # epochs in the moving average of the validation curve
+PROBED = 256  # training rows on which activations and gradients are looked at
+
+
+@dataclass
+class Network:
+    name: str  # fnn | highway | resnet; svm | forest (Table 5)
+    layers: Optional[int]  # noqa: UP045 -- hidden layers; of a resnet, blocks
+    units: Optional[int]  # noqa: UP045
+    form: Optional[str]  # noqa: UP045 -- rectangular | conic; of a resnet, rectangular | diavolo
+    bottleneck: Optional[float]  # noqa: UP045 -- of a diavolo block
+    dropout: Optional[float]  # noqa: UP045
+    C: Optional[float]  # noqa: UP045 -- of an svm, as is gamma
+    gamma: Optional[float]  # noqa: UP045
+    max_features: Optional[float]  # noqa: UP045 -- of a forest: share of the inputs that a split may look at
+    trees: Optional[int]  # noqa: UP045
+
+
+@dataclass
+class Run:
+    """What determines a result, and nothing else: this is hashed into the run's id. A key added later gets a
+    default.
+    """
+
+    table: str
+    data: Data
+    model: Network
+    norm: Norm
+    optimizer: Optimizer
+    placement: Optional[str]  # noqa: UP045 -- of a layer: before | after the activation
+    statistics: Optional[str]  # noqa: UP045 -- of batch normalisation: updated | never
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+STACK = ("seed", "optimizer.lr", "model.dropout", "model.C", "model.gamma", "model.max_features")
+NETWORKS = ("fnn", "highway", "resnet")
+CLASSICAL = ("svm", "forest")
+ROW = {"none": "msra", "weight_norm": "weight"}  # of a plain network; other normalisers name themselves
+NO_LAYER = ("none", "snn", "weight_norm")
+
+
+def must(ok: bool, key: str, value: Any, wanted: str) -> None:
+    if not ok:
+        raise BadInput(f"{key}={value}: {wanted}")
+
+
+def check(run: Run) -> Run:
+    """The run with what has no meaning for its method set to null, so that it does not make different runs;
+    or BadInput with one line.
+    """
+    m, forms = run.model, {"fnn": ("rectangular", "conic"), "resnet": ("rectangular", "diavolo")}
+    must(m.name in (*NETWORKS, *CLASSICAL), "model", m.name, f"choose {', '.join((*NETWORKS, *CLASSICAL))}")
+    must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
+    must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
+    if m.name in CLASSICAL:
+        return _classical(run)
+    must(type(m.layers) is int and m.layers >= 1, "model.layers", m.layers, "give a number of layers from 1")
+    must(type(m.units) is int and m.units >= 1, "model.units", m.units, "give a number of units from 1")
+    if m.name == "highway":
+        must(run.norm.name == "none", "norm", run.norm.name, "a highway network takes none")
+        m = replace(m, form=None)
+    else:
+        must(m.form in forms[m.name], "model.form", m.form, f"choose {' or '.join(forms[m.name])}")
+    if m.name == "resnet" and m.form == "diavolo":
+        must(m.bottleneck is not None and 0 < m.bottleneck <= 1, "model.bottleneck", m.bottleneck, "0 to 1")
+    else:
+        m = replace(m, bottleneck=None)
+    must(m.name == "fnn" or run.norm.name not in NO_LAYER[1:], "norm", run.norm.name, f"not in a {m.name}")
+    rate = 0.0 if m.dropout is None else m.dropout
+    must(math.isfinite(rate) and 0 <= rate < 1, "model.dropout", m.dropout, "a rate from 0 to below 1")
+    o = run.optimizer
+    must(
+        o.name == "SGD" and not o.options,
+        "optimizer",
+        o.name,
+        "these tables have plain gradient descent (sgd)",
+    )
+    must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
+    must(math.isfinite(o.l2) and o.l2 >= 0, "optimizer.l2", o.l2, "must be 0 or above")
+    must(run.batch_size >= 2, "batch_size", run.batch_size, "batch statistics need at least 2")
+    must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
+    if run.norm.name in NO_LAYER:
+        run = replace(run, placement=None)
+    else:
+        must(
+            run.placement in ("before", "after"),
+            "placement",
+            run.placement,
+            "choose before or after (the activation)",
+        )
+    if run.norm.name == "batch":
+        must(run.statistics in ("updated", "never"), "statistics", run.statistics, "choose updated or never")
+    else:
+        run = replace(run, statistics=None)
+    return replace(run, model=replace(m, dropout=rate, C=None, gamma=None, max_features=None, trees=None))
+
+
+def _classical(run: Run) -> Run:
+    """An SVM or a random forest: nothing of a network."""
+    m = run.model
+    must(run.norm.name == "none", "norm", run.norm.name, f"a {m.name} takes none")
+    if m.name == "svm":
+        for key, value in (("model.C", m.C), ("model.gamma", m.gamma)):
+            must(
+                value is not None and math.isfinite(value) and value > 0, key, value, "give a number above 0"
+            )
+        m = replace(m, max_features=None, trees=None)
+    else:
+        ok = m.max_features is not None and 0 < m.max_features <= 1
+        must(ok, "model.max_features", m.max_features, "give a share above 0, up to 1")
+        must(type(m.trees) is int and m.trees >= 1, "model.trees", m.trees, "give a number of trees from 1")
+        m = replace(m, C=None, gamma=None)
+    m = replace(m, layers=None, units=None, form=None, bottleneck=None, dropout=None)
+    return replace(
+        run, model=m, placement=None, statistics=None, batch_size=0, epochs=1,
+        optimizer=Optimizer("none", 0.0, 0.0, {}), norm=Norm("none", {}),
+    )  # fmt: skip
+
+
+def row(run: Run) -> str:
+    """The method, by the name of its row; what is no row of the tables names itself."""
+    own = ROW.get(run.norm.name, run.norm.name)
+    if run.model.name == "fnn":
+        return own
+    return run.model.name if run.norm.name == "none" else f"{run.model.name}, {own}"
+
+
+def can_stack(run: Run) -> bool:
+    """Up to 128 units stacking pays at any depth (benchmarks/bench_populations.py); above, arithmetic is all,
+    and on a CPU a population would only need more memory. A user's own layer need not work under vmap.
+    """
+    if run.model.name in CLASSICAL:
+        return True  # fitted one after the other: one job for all
+    return "." not in run.norm.name and (run.model.units or 0) <= 128
+
+
+def build_model(run: Run, inputs: int, outputs: int) -> Any:
+    """The network of one member; ValueError, one line, where the normaliser does not fit it."""
+    import norms
+    from experiments.models.fnn import FNN, HighwayNet, ResidualNet, widths
+
+    m, options = run.model, dict(run.norm.options)
+    if run.statistics == "never":
+        options["momentum"] = 0.0  # the averages stay 0 and 1, and that is what evaluation takes
+    kind = {"snn": "snn", "weight_norm": "weight"}.get(run.norm.name, "relu")
+    norm = partial(norms.build, "none" if run.norm.name in NO_LAYER else run.norm.name, **options)
+    layers, units, dropout = m.layers or 0, m.units or 0, m.dropout or 0.0
+    if m.name == "highway":
+        return HighwayNet(inputs, layers, units, outputs, dropout)
+    if m.name == "resnet":
+        return ResidualNet(inputs, layers, units, outputs, norm, str(m.form), m.bottleneck, dropout)
+    hidden = widths(layers, units, str(m.form), outputs)
+    return FNN(inputs, hidden, outputs, kind, norm, run.placement, dropout)
+
+
+def batches(n: int, batch_size: int) -> tuple[int, int]:
+    """(steps, size) of an epoch over n rows: the fewest batches of one size, at most `batch_size`. Fewer than
+    `steps` rows are left out, others in each epoch. A set smaller than a batch is one batch.
+    """
+    steps = max(1, math.ceil(n / batch_size))
+    return steps, n // steps
+
+
+class State:
+    """All that training changes: the networks, and how far they are."""
+
+    def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
+        import torch
+
+        from experiments import measure
+        from experiments.stacked import StackedNet
+
+        self.runs, self.data, self.device = runs, measure.to_device(data, device), device
+        n, inputs = data.x_train.shape
+        must(n >= 2, "data", data.name, f"{n} training rows are too few (a batch needs 2)")
+        self.tasks = data.y_train.shape[1] if data.y_train.dim() == 2 else 0  # 0: one class of several
+        self.steps_per_epoch, self.batch = batches(n, runs[0].batch_size)
+        models = []
+        for r in runs:
+            torch.manual_seed(r.seed)  # members of one seed share initial values, data order and masks
+            models.append(build_model(r, inputs, self.tasks or len(data.classes)).to(device))
+        self.net = StackedNet(models)
+        # One rate a member, shaped to go with each parameter [K, ...]; a single member's has no K.
+        rates = torch.tensor(
+            [r.optimizer.lr for r in runs], device=device, dtype=next(models[0].parameters()).dtype
+        )
+        self.rates = [
+            -rates.view(-1, *[1] * (p.dim() - 1)) if self.net.size > 1 else -rates[0]
+            for _, p in self.net.named_parameters()
+        ]
+        self.epoch = 0
+        self.smoothed: list[list[float]] = []  # validation errors of each epoch, K values
+        self.extras: dict[str, list[list[float]]] = {}  # figures by layer: name -> K lists
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "epoch": self.epoch,
+            "val": self.smoothed,
+            "extras": self.extras,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.epoch, self.smoothed, self.extras = state["epoch"], state["val"], state["extras"]
+
+
+def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Train from where `state` is to the end; yields (step, metrics) after every epoch, a list of K values
+    each. An epoch is the unit of resuming.
+
+    K members: index [K, B] -> x [K, B, D] -> logits [K, B, C].
+    """
+    import torch
+
+    from data.batches import take
+    from experiments import measure
+
+    run, data, net = state.runs[0], state.data, state.net
+    K, B, steps, n = len(state.runs), state.batch, state.steps_per_epoch, len(data.y_train)
+    parameters = [p for _, p in net.named_parameters()]
+    decayed = [measure.is_weight(name) for name, _ in net.named_parameters()]
+    if state.epoch == 0:
+        state.extras |= probe(state, "start")
+    while state.epoch < run.epochs:
+        net.train()
+        order = torch.stack([measure.shuffle(n, r.seed, state.epoch) for r in state.runs]).to(state.device)
+        masks = Masks(state.runs, net.single.hidden, state.epoch, state.device)
+        total = torch.zeros(K, device=state.device)
+        for i in range(steps):
+            index = order[:, i * B : (i + 1) * B]  # [K, B]
+            logits = net(take(data.x_train, index), masks=masks.draw(B))  # [K, B, C]
+            loss = losses(logits, data.y_train[index])  # [K]
+            grads = torch.autograd.grad(loss.sum(), parameters)
+            with torch.no_grad():
+                for p, g, decay, rate in zip(parameters, grads, decayed, state.rates, strict=True):
+                    if decay and run.optimizer.l2:  # l2 * sum w^2 in the loss is a gradient of 2 l2 w
+                        g = g.add(p, alpha=2 * run.optimizer.l2)
+                    p.addcmul_(g, rate)
+            total += loss.detach()
+        net.eval()
+        val = errors(state, data.x_val, data.y_val)
+        test = errors(state, data.x_test, data.y_test)
+        state.smoothed.append(val)
+        window = state.smoothed[-WINDOW:]
+        metrics = {
+            "train_loss": (total / steps).tolist(),
+            "val_error": val,
+            "val_smoothed": [sum(v[k] for v in window) / len(window) for k in range(K)],
+            "test_error": test,
+        }
+        state.epoch += 1
+        if state.epoch == run.epochs:
+            state.extras |= probe(state, "end")
+        yield state.epoch * steps, metrics
+
+
+class Masks:
+    """Dropout masks of an epoch: [K, B, H] of 0 and 1 for each hidden layer, by each seed's own generator.
+
+    Members of one seed see the same random numbers, 16 bits each, whatever their rate.
+    """
+
+    def __init__(self, runs: Sequence[Run], hidden: Sequence[int], epoch: int, device: Any) -> None:
+        import numpy as np
+
+        rates = np.array([r.model.dropout or 0.0 for r in runs])
+        seeds = sorted({r.seed for r in runs})
+        self.hidden, self.device, self.some = list(hidden), device, bool(rates.any())
+        self.who = [seeds.index(r.seed) for r in runs]
+        self.limits = np.round(rates * 65536).astype(np.uint32)[:, None, None]
+        self.generators = [np.random.SFC64([seed, epoch, 7]) for seed in seeds]  # 7: not the stream of others
+
+    def draw(self, batch: int) -> list[Any] | None:
+        """For the next batch of this size; None where no member has dropout."""
+        import numpy as np
+        import torch
+
+        if not self.some:
+            return None
+        size = batch * sum(self.hidden)
+        drawn = [g.random_raw(-(-size // 4)).view(np.uint16)[:size] for g in self.generators]
+        numbers = np.stack(drawn)[self.who] if len(drawn) > 1 else drawn[0][None]
+        masks, at = [], 0
+        for width in self.hidden:
+            piece = numbers[:, at : at + batch * width].reshape(-1, batch, width)
+            masks.append(torch.from_numpy(piece >= self.limits).to(self.device, torch.float32))
+            at += batch * width
+        return masks
+
+
+def losses(logits: Any, y: Any) -> Any:
+    """Mean loss of each member: softmax cross-entropy for labels y [K, B]; for tasks y [K, B, T], binary
+    cross-entropy over the labels that are known (NaN: not measured).
+    """
+    from torch.nn import functional as F
+
+    if y.dim() == 2:
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(len(y), -1).mean(1)
+    known = ~y.isnan()
+    each = F.binary_cross_entropy_with_logits(logits, y.nan_to_num(0.0).to(logits.dtype), reduction="none")
+    return (each * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+
+
+def errors(state: State, x: Any, y: Any) -> list[float]:
+    """Of each member: per cent of wrong predictions, or for tasks 100 - 100 AUC."""
+    import torch
+
+    from experiments import measure
+
+    if not state.tasks:
+        if not len(y):
+            return [0.0] * len(state.runs)
+        error, _ = measure.errors(state.net, x, y, len(state.data.classes), "error")
+        return error
+    with torch.no_grad():
+        logits = torch.cat([state.net(part, shared=True) for part in x.split(2000)], 1)  # [K, N, T]
+    return (100 - 100 * mean_auc(logits, y)).tolist()
+
+
+def mean_auc(scores: Any, y: Any) -> Any:
+    """Area under the ROC curve of each member, the mean over the tasks with both classes: scores [K, N, T],
+    y [N, T] of 0, 1 and NaN (not measured) -> [K]. Ties count half; a member with a score that is not finite
+    has 0.5.
+    """
+    import torch
+
+    found = []
+    for t in range(y.shape[1]):
+        s, positive = scores[:, :, t], y[:, t] == 1
+        below, above = s[:, y[:, t] == 0].sort(1).values.contiguous(), s[:, positive].contiguous()
+        if not (below.shape[1] and above.shape[1]):
+            continue
+        rank = torch.searchsorted(below, above) + torch.searchsorted(below, above, right=True)
+        found.append(rank.double().mean(1) / (2 * below.shape[1]))
+    if not found:
+        raise BadInput("no task of this part has both classes: no AUC (take another split or more rows)")
+    auc = torch.stack(found).mean(0)
+    return torch.where(scores.isfinite().flatten(1).all(1), auc, torch.full_like(auc, 0.5))
+
+
+def tasks_with_both(y: Any) -> int:
+    return sum(bool((y[:, t] == 0).any() and (y[:, t] == 1).any()) for t in range(y.shape[1]))
+
+
+def probe(state: State, when: str) -> dict[str, list[list[float]]]:
+    """What the final numbers do not show, for each hidden layer on the first training rows, as in training
+    but without dropout: mean and variance of the activations, and the Euclidean norm of the loss's gradient
+    by the layer's weights.
+    """
+    import torch
+
+    from experiments.stacked import activations
+
+    data, net = state.data, state.net
+    x, y = data.x_train[:PROBED], data.y_train[:PROBED]
+    K, kept = len(state.runs), [b.clone() for _, b in net.named_buffers()]
+    net.train()  # batch statistics, as a step would see them
+    weights = {
+        name: p
+        for name, p in net.named_parameters()
+        if name.startswith("linears.") and name.endswith("weight")
+    }
+    logits, seen = activations(net, x)  # [K, B, C], L of [K, B, H]
+    loss = losses(logits, y.expand(K, *y.shape))
+    grads = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
+    with torch.no_grad():
+        for (_, b), old in zip(net.named_buffers(), kept, strict=True):
+            b.copy_(old)  # looking must not move the averages
+        mean = [h.double().mean((1, 2)) for h in seen]
+        var = [h.double().var((1, 2), correction=0) for h in seen]
+        norm = [g.detach().double().reshape(K, -1).norm(dim=1) for g in grads if g is not None]
+    table = {"act_mean": mean, "act_var": var, "grad_norm": norm}
+    return {f"{key}_{when}": torch.stack(rows, 1).tolist() for key, rows in table.items()}
+
+
+SELECT = "val_smoothed"  # the epoch of its minimum is the one whose test error counts
+
+
+def summarise(curves: dict[str, list[float]]) -> dict[str, float]:
+    """The record's metrics from its curves (one value an epoch; by layer where the name says so)."""
+    val, test = curves[SELECT], curves["test_error"]
+    chosen = val.index(min(val)) if all(map(math.isfinite, val)) else 0
+    found = {
+        "val_error": val[chosen],
+        "test_error": test[chosen],
+        "test_error_last": test[-1],
+        "test_error_best": min(test),
+        "epoch_best_val": chosen + 1,
+        "val_error_last": val[-1],
+        "train_loss_last": curves["train_loss"][-1],
+    }
+    for key in ("act_mean", "act_var", "grad_norm"):
+        for when in ("start", "end"):
+            layers = curves.get(f"{key}_{when}", [])
+            if layers:
+                found |= {f"{key}_first_{when}": layers[0], f"{key}_last_{when}": layers[-1]}
+    return found
