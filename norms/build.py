@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from norms import swap
+from norms.checks import check_options
 from norms.diminishing import DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d
 from norms.domain import DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d
 from norms.dyt import DynamicTanh
@@ -49,8 +50,10 @@ def _group(
         # A group of one channel would be instance normalisation, and nothing but beta on [N, C].
         fits = (g for g in range(1, min(32, num_features // 2) + 1) if num_features % g == 0)
         num_groups = max(fits, default=1)
+    elif isinstance(num_groups, bool) or not isinstance(num_groups, int):
+        raise ValueError(f"num_groups={num_groups!r}: give an int or None")
     elif num_groups < 1 or num_features % num_groups:
-        raise ValueError(f"norm 'group': num_groups={num_groups} does not divide {num_features} channels")
+        raise ValueError(f"num_groups={num_groups} does not divide {num_features} channels")
     return nn.GroupNorm(num_groups, num_features, eps, affine, device=device, dtype=dtype)
 
 
@@ -294,6 +297,7 @@ def names() -> dict[str, str]:
 
 def options(name: str) -> dict[str, Any]:
     """The options of a method and their defaults, without device and dtype, which all take."""
+    _check_name(name)
     if name not in METHODS:
         raise ValueError(f"unknown norm {name!r}: choose one of {', '.join(METHODS)}")
     method = METHODS[name]
@@ -317,6 +321,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
         ValueError: an unknown name, a class that cannot be imported, an option or value that the layer does
             not take; one line.
     """
+    _check_name(name)
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")
     if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 1:
@@ -328,10 +333,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
     make = METHODS[name].make[dim - 1] if name in METHODS else _own(name)
     if name in METHODS:
         _check_options(name, options, "device", "dtype")
-    try:
-        layer = make(num_features, **options)
-    except TypeError as error:
-        raise ValueError(f"norm {name!r}: {error}") from error
+    layer = _call(name, make, num_features, **options)
     if not isinstance(layer, nn.Module):
         raise ValueError(f"norm {name!r} gives a {type(layer).__name__}, not a torch.nn.Module")
     layer.__dict__["_norm_of"] = (num_features, dim)  # by which convert() knows what to put in its place
@@ -343,6 +345,35 @@ def _check_options(name: str, given: dict[str, Any], *others: str) -> None:
     unknown = ", ".join(key for key in given if key not in known)
     if unknown:
         raise ValueError(f"norm {name!r} has no option {unknown}; it has {', '.join(known) or 'none'}")
+    _check_values(name, given)
+
+
+def _check_values(name: str, given: dict[str, Any]) -> None:
+    """What torch's own layers would take without a word, and fail on or compute nonsense with later."""
+    defaults = options(name)
+    for key, value in given.items():
+        if isinstance(defaults.get(key), bool) and not isinstance(value, bool):
+            raise ValueError(f"norm {name!r}: {key}={value!r}: give True or False")
+    # Whether momentum may be None a layer says itself, and what an eps on weights may be.
+    own_eps = METHODS[name].swap is not None or (given.get("eps") is None and defaults.get("eps", 0) is None)
+    eps = 1.0 if own_eps else given.get("eps", 1.0)
+    momentum = 0.1 if given.get("momentum") is None else given["momentum"]
+    _call(name, check_options, eps, momentum)
+
+
+def _call(name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What the function returns; what it raises over its arguments as a ValueError of one line."""
+    try:
+        return function(*args, **options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        line = str(error).strip().partition("\n")[0] or type(error).__name__
+        prefix = f"norm {name!r}: "
+        raise ValueError(prefix + line.removeprefix(prefix)) from error
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"norm {name!r}: give a name or dotted path (package.module.Class), as a str")
 
 
 def _own(path: str) -> Callable[..., nn.Module]:
@@ -381,21 +412,39 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
             with nn.SyncBatchNorm, which does not say of how many dimensions its input is, or with lazy layers
             of batch normalisation. The model is then unchanged.
     """
-    _check_convertible(model, name)
+    _check_convertible(model, name, options)
     method = METHODS.get(name)
-    if method is not None and method.swap is not None:
-        _check_options(name, options)
-        model = method.swap(model, **options)
-        return model if method.instead is None else convert(model, method.instead)
+    if method is None or method.swap is None:
+        if not _normalisers(model):
+            raise ValueError(
+                f"norm {name!r}: the model has no batch normalisation layer to put it in the place of"
+            )
+        return _exchange(model, name, options)
+    if name in swap.OWN:
+        swap.refuse_left_plain(model, name, _normalisers(model), options.get("last", False))
+    changed: nn.Module = _call(name, method.swap, model, **options)
+    return changed if method.instead is None else _exchange(changed, method.instead, {})
+
+
+def _exchange(model: nn.Module, name: str, options: dict[str, Any]) -> nn.Module:
     replacements = {
-        module: _replacement(module, *made, name, options, model)
-        for module in model.modules()
-        if (made := _made(module)) is not None
+        module: _replacement(module, num_features, dim, name, options, model)
+        for module, (num_features, dim) in _normalisers(model).items()
     }
     return swap.replace(model, replacements)
 
 
-def _check_convertible(model: nn.Module, name: str) -> None:
+def _check_convertible(model: nn.Module, name: str, options: dict[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: expected a torch.nn.Module as the model, got {type(model).__name__}")
+    _check_name(name)
+    for key in ("num_features", "dim"):
+        if key in options:
+            raise ValueError(f"norm {name!r}: {key} is no option here: a new layer has that of the old one")
+    if name in METHODS:
+        _check_options(name, options, *(("device", "dtype") if METHODS[name].make else ()))
+    else:
+        _own(name)
     for path, module in model.named_modules():
         if isinstance(module, nn.SyncBatchNorm):
             raise ValueError(
@@ -406,6 +455,11 @@ def _check_convertible(model: nn.Module, name: str) -> None:
             raise ValueError(
                 f"norm {name!r}: {path or 'the model'} is a lazy layer: call the model once before"
             )
+
+
+def _normalisers(model: nn.Module) -> dict[nn.Module, tuple[int, int]]:
+    """Its layers to be exchanged, with `_made` of each."""
+    return {module: made for module in model.modules() if (made := _made(module)) is not None}
 
 
 def _made(module: nn.Module) -> tuple[int, int] | None:
