@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from norms import swap
 from norms.checks import check_options
-from norms.diminishing import DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d
+from norms.diminishing import (
+    AVERAGES,
+    EPS_IN,
+    INITIALS,
+    READINGS,
+    DiminishingBatchNorm1d,
+    DiminishingBatchNorm2d,
+    DiminishingBatchNorm3d,
+)
 from norms.domain import DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d
 from norms.dyt import DynamicTanh
 from norms.frn import FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d
@@ -115,6 +123,7 @@ class Method(NamedTuple):
     swap: Callable[..., nn.Module] | None = None  # the change: (model, **options), see swap.py
     instead: str | None = None  # with a change: what batch normalisation gives way to; None leaves it
     options_of: Callable[..., nn.Module] | None = None  # whose options a change takes, if not its own
+    classes: tuple[str, ...] = ()  # with a change: what it puts in, or the function of norms it is
 
 
 METHODS = {
@@ -198,6 +207,7 @@ METHODS = {
         "Salimans & Kingma 2016, arXiv 1602.07868",
         "w = g v / |v|",
         swap=swap.weight_norm,
+        classes=("weight_norm",),
         instead=swap.BIAS,
     ),
     "centered_weight_norm": Method(
@@ -205,6 +215,7 @@ METHODS = {
         "Huang et al. 2017, ICCV 2017 (no arXiv number)",
         "w = g (v - mean(v)) / |v - mean(v)|",
         swap=swap.centered_weight_norm,
+        classes=("centered_weight_norm", "CenteredWeightNorm"),
         instead=swap.BIAS,
     ),
     "cosine": Method(
@@ -212,6 +223,7 @@ METHODS = {
         "Luo et al. 2017, arXiv 1702.05870",
         "y = w . x / (|w| |x|)",
         swap=swap.cosine,
+        classes=("CosineLinear", "CosineConv2d"),
         instead="none",
     ),
     "normprop": Method(
@@ -219,6 +231,7 @@ METHODS = {
         "Arpit et al. 2016, arXiv 1603.01431",
         "y = (act(gamma w . x / |w| + beta) - c2) / c1, c2 and c1 the mean and deviation of act(N(0, 1))",
         swap=swap.normprop,
+        classes=("NormPropLinear", "NormPropConv2d"),
         instead="none",
     ),
     "snn": Method(
@@ -226,6 +239,7 @@ METHODS = {
         "Klambauer et al. 2017, arXiv 1706.02515",
         "selu(x) = 1.0507 x for x > 0, else 1.7581 (exp(x) - 1); weights from N(0, 1/fan_in)",
         swap=swap.snn,
+        classes=("torch.nn.SELU", "torch.nn.AlphaDropout"),
         instead="none",
     ),
     "lstm_batch": Method(
@@ -234,6 +248,7 @@ METHODS = {
         "(i, f, g, o) = W_h h + BN(W_x x)",
         swap=swap.lstm_batch,
         options_of=BatchNormLSTM,
+        classes=("BatchNormLSTM",),
     ),
     "lstm_recurrent_batch": Method(
         "recurrent batch normalisation, of the input, the hidden part and the cell, for each nn.LSTM",
@@ -241,6 +256,7 @@ METHODS = {
         "(i, f, g, o) = BN(W_h h) + BN(W_x x) + b, h = s(o) tanh(BN(c))",
         swap=swap.lstm_recurrent_batch,
         options_of=RecurrentBatchNormLSTM,
+        classes=("RecurrentBatchNormLSTM",),
     ),
     "lstm_layer": Method(
         "layer normalisation in an LSTM, for each nn.LSTM",
@@ -248,13 +264,14 @@ METHODS = {
         "(i, f, g, o) = LN(W_h h) + LN(W_x x) + b, h = s(o) tanh(LN(c))",
         swap=swap.lstm_layer,
         options_of=LayerNormLSTM,
+        classes=("LayerNormLSTM",),
     ),
 }
 
 # What is neither: (name, line, paper).
 PROCEDURES = (
     (
-        "adapt_batch_statistics(model, loader)",
+        "adapt_batch_statistics(model, loader), with adapted(model, loader)",
         "AdaBN: batch normalisation with the statistics of the target domain",
         "Li et al. 2016, arXiv 1603.04779",
     ),
@@ -269,9 +286,34 @@ PROCEDURES = (
         "Salimans & Kingma 2016, arXiv 1602.07868",
     ),
     (
-        "GrassmannSGD, GrassmannAdam, grassmann_parameters",
+        "GrassmannSGD, GrassmannAdam, grassmann_parameters, orthogonality_penalty",
         "optimisers for the weights in front of batch normalisation, on the unit sphere",
         "Cho & Lee 2017, arXiv 1709.09603",
+    ),
+    (
+        "with norms.use_domain(model, k)",
+        "the domain k of every domain-specific layer of the model, inside the block",
+        "Chang et al. 2019, arXiv 1906.03950",
+    ),
+    (
+        "parse_alpha(alpha)",
+        "scale and power of diminishing batch normalisation's alpha",
+        "Ma & Klabjan 2017, arXiv 1705.08011",
+    ),
+    (
+        "GlobalDataNormalization.of(data), BatchDataNormalization(shape)",
+        "the input of a network of NormProp layers, normalised over the training set or the batch",
+        "Arpit et al. 2016, arXiv 1603.01431",
+    ),
+    (
+        "unit_norm_(model), activation_constants(activation)",
+        "NormProp's filters back to length 1 after a step; mean and deviation of an activation of N(0, 1)",
+        "Arpit et al. 2016, arXiv 1603.01431",
+    ),
+    (
+        "self_normalizing, lecun_normal_",
+        "a self-normalizing network, and its initial values",
+        "Klambauer et al. 2017, arXiv 1706.02515",
     ),
     (
         "selu_moments, selu_jacobian",
@@ -279,6 +321,16 @@ PROCEDURES = (
         "Klambauer et al. 2017, arXiv 1706.02515",
     ),
 )
+# The values of options that are words, as the layers' errors list them.
+CHOICES = {
+    "alpha": ("a number in [0, 1]", "inv_m", "inv_m2", "inv_m<p>"),
+    "reading": READINGS,
+    "initial": INITIALS,
+    "average": tuple(AVERAGES),
+    "eps_in": EPS_IN,
+    "statistics": ("frame", "sequence"),
+    "evaluation": ("running", "mixture"),
+}
 # Layers that `convert` knows by their class, whoever built them, of each `dim`.
 OF_DIM: dict[int, tuple[type[nn.Module], ...]] = {dim: (BY_DOMAIN[dim - 1],) for dim in (1, 2, 3)}
 for _method in METHODS.values():
@@ -293,6 +345,15 @@ NOT_OPTIONS |= {"input_size", "hidden_size", "num_layers", "bias", "batch_first"
 def names() -> dict[str, str]:
     """Every method by name, with one line each."""
     return {name: method.line for name, method in METHODS.items()}
+
+
+def classes(name: str) -> tuple[str, ...]:
+    """What a method is made of: names in norms, or with torch.nn in front. For a layer of 1d, 2d and 3d."""
+    method = METHODS[name]
+    if not method.make:
+        return method.classes
+    kinds = dict.fromkeys(type(build(name, 2, dim)) for dim in (1, 2, 3))
+    return tuple(f"torch.nn.{k.__name__}" if hasattr(nn, k.__name__) else k.__name__ for k in kinds)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -402,15 +463,32 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     The new layer has its own defaults of eps, momentum and the like, not those of the old one: give them as
     options.
 
-    A method on weights makes the batch normalisation give way to a bias per channel or to nothing, as
-    `python -m norms` says; put `weight_norm` behind a conversion to "mean_only" for the two together:
-    ``norms.weight_norm(norms.convert(model, "mean_only"))``. LSTMs keep their weights; their biases start at
-    0, if they are not those of nn.LSTM. A `BatchDataNormalization` normalises the input and is left alone.
+    The methods that change other parts of the model:
+
+    - weight_norm, centered_weight_norm: every Linear and Conv; of batch normalisation the bias stays. Put
+      `weight_norm` behind a conversion to "mean_only" for the two together:
+      ``norms.weight_norm(norms.convert(model, "mean_only"))``.
+    - cosine: every Linear and Conv2d but the last layer, which changes only with ``last=True``. The changed
+      layers lose their biases, and batch normalisation goes.
+    - normprop: every Linear and Conv2d that an activation module follows in an nn.Sequential, together with
+      that activation; only the last may have none. Batch normalisation goes; gamma and beta start anew.
+    - snn: SELU for the activation modules of the ReLU family, AlphaDropout for Dropout; batch normalisation
+      goes, and all weights are drawn anew. Functional calls such as F.relu cannot be seen.
+    - lstm_...: every nn.LSTM. Weights are kept; biases start at 0 if they are not those of nn.LSTM.
+
+    A `BatchDataNormalization` normalises the input and is left alone.
+
+    Args:
+        model: any module.
+        name: one of `names()`, or a dotted path, as in `build`.
+        options: of the method; not num_features and dim, which are those of each old layer.
 
     Raises:
-        ValueError: as `build`; for a method on weights, activations or LSTMs, a model without any; a model
-            with nn.SyncBatchNorm, which does not say of how many dimensions its input is, or with lazy layers
-            of batch normalisation. The model is then unchanged.
+        ValueError: as `build`; a model without what the method acts on (for a layer, batch normalisation; for
+            another, weights, activations or LSTMs); for cosine and normprop, a layer that they cannot change
+            and that would lose its normaliser; a model with nn.SyncBatchNorm, which does not say of how many
+            dimensions its input is, or with lazy layers of batch normalisation. The model is then unchanged.
+        TypeError: a model that is no nn.Module.
     """
     _check_convertible(model, name, options)
     method = METHODS.get(name)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import norms
-from norms.build import METHODS, PROCEDURES
+from norms.build import CHOICES, METHODS, PROCEDURES, classes
 
 SHAPES = {1: (6, 8, 5), 2: (6, 8, 5, 4), 3: (6, 8, 3, 2, 2)}
 
@@ -374,13 +374,41 @@ def test_the_list_names_every_method_paper_and_option(capsys):
     runpy.run_module("norms", run_name="__main__")
     text = capsys.readouterr().out
     for name, line in norms.names().items():
-        assert f"{name}: {line}\n    paper: " in text
+        assert f"{name}: {line}\n    class: " in text
         assert all(f"{option}=" in text for option in norms.options(name))
         assert METHODS[name].equation in text
     assert text.count("arXiv") >= len(norms.names()) + len(PROCEDURES) - 1
     assert "alpha=0.1" in text
     for call, _, _ in PROCEDURES:
         assert all(word in norms.__all__ for word in re.findall(r"\b\w+_\w+\b|\b[A-Z]\w+", call))
+
+
+def test_the_list_names_everything_public(capsys):
+    runpy.run_module("norms", run_name="__main__")
+    text = capsys.readouterr().out
+    assert "class:    BatchRenorm1d/2d/3d\n" in text and "class:    torch.nn.BatchNorm1d/2d/3d\n" in text
+    text = re.sub(r"(\w+)1d/2d/3d", r"\g<1>1d \g<1>2d \g<1>3d", text)
+    words = set(re.findall(r"\w+", text))
+    assert set(norms.__all__) <= words
+    assert "reading=C (A, B, C)" in text and "alpha=0.5," in text
+    assert "with norms.use_domain(model, k):" in text
+
+
+def test_the_choices_of_words_are_those_that_the_layers_know():
+    for name in METHODS:
+        for key in norms.options(name).keys() & CHOICES.keys() - {"alpha"}:
+            with pytest.raises(ValueError, match=rf"{key}='no': choose one of {', '.join(CHOICES[key])}$"):
+                norms.convert(nn.ModuleList([nn.BatchNorm1d(4), nn.LSTM(3, 4)]), name, **{key: "no"})
+
+
+def test_every_class_of_the_list_is_there_and_in_the_table_of_the_package():
+    for name in METHODS:
+        for kind in classes(name):
+            assert hasattr(nn if kind.startswith("torch.nn.") else norms, kind.removeprefix("torch.nn.")), (
+                kind
+            )
+            stem = re.sub(r"[123]d$", "", kind.removeprefix("torch."))
+            assert re.search(rf"^    {name} +.*\b{stem}", norms.__doc__, re.MULTILINE), (name, stem)
 
 
 def test_the_code_of_a_layer_is_in_the_file_of_its_name():
