@@ -1,4 +1,33 @@
-"""Normalisation layers, usable alone. `python -m norms` lists them."""
+"""Normalisation layers, usable alone. `python -m norms` lists them with paper, equation and options.
+
+``norms.build(name, num_features, dim)`` makes a layer, ``norms.convert(model, name)`` exchanges those of a
+model. By name:
+
+    none                  nn.Identity
+    batch                 nn.BatchNorm1d, 2d, 3d
+    layer                 nn.GroupNorm with one group
+    group                 nn.GroupNorm
+    instance              nn.InstanceNorm1d, 2d, 3d
+    rms                   ChannelRMSNorm
+    diminishing           DiminishingBatchNorm1d, 2d, 3d
+    renorm                BatchRenorm1d, 2d, 3d
+    l1                    L1BatchNorm1d, 2d, 3d
+    mean_only             MeanOnlyBatchNorm1d, 2d, 3d
+    frn                   FilterResponseNorm1d, 2d, 3d
+    dyt                   DynamicTanh
+    domain                DomainSpecificBatchNorm1d, 2d, 3d
+
+and, by `convert` alone:
+
+    weight_norm           weight_norm
+    centered_weight_norm  centered_weight_norm, CenteredWeightNorm
+    cosine                CosineLinear, CosineConv2d
+    normprop              NormPropLinear, NormPropConv2d
+    snn                   nn.SELU, nn.AlphaDropout
+    lstm_batch            BatchNormLSTM
+    lstm_recurrent_batch  RecurrentBatchNormLSTM
+    lstm_layer            LayerNormLSTM
+"""
 
 from norms.adabn import adapt_batch_statistics, adapted
 from norms.build import build, convert, names, options

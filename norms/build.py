@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from norms import swap
-from norms.diminishing import DiminishingBatchNorm1d, DiminishingBatchNorm2d, DiminishingBatchNorm3d
+from norms.checks import check_options
+from norms.diminishing import (
+    AVERAGES,
+    EPS_IN,
+    INITIALS,
+    READINGS,
+    DiminishingBatchNorm1d,
+    DiminishingBatchNorm2d,
+    DiminishingBatchNorm3d,
+)
 from norms.domain import DomainSpecificBatchNorm1d, DomainSpecificBatchNorm2d, DomainSpecificBatchNorm3d
 from norms.dyt import DynamicTanh
 from norms.frn import FilterResponseNorm1d, FilterResponseNorm2d, FilterResponseNorm3d
@@ -49,8 +58,10 @@ def _group(
         # A group of one channel would be instance normalisation, and nothing but beta on [N, C].
         fits = (g for g in range(1, min(32, num_features // 2) + 1) if num_features % g == 0)
         num_groups = max(fits, default=1)
+    elif isinstance(num_groups, bool) or not isinstance(num_groups, int):
+        raise ValueError(f"num_groups={num_groups!r}: give an int or None")
     elif num_groups < 1 or num_features % num_groups:
-        raise ValueError(f"norm 'group': num_groups={num_groups} does not divide {num_features} channels")
+        raise ValueError(f"num_groups={num_groups} does not divide {num_features} channels")
     return nn.GroupNorm(num_groups, num_features, eps, affine, device=device, dtype=dtype)
 
 
@@ -112,6 +123,7 @@ class Method(NamedTuple):
     swap: Callable[..., nn.Module] | None = None  # the change: (model, **options), see swap.py
     instead: str | None = None  # with a change: what batch normalisation gives way to; None leaves it
     options_of: Callable[..., nn.Module] | None = None  # whose options a change takes, if not its own
+    classes: tuple[str, ...] = ()  # with a change: what it puts in, or the function of norms it is
 
 
 METHODS = {
@@ -195,6 +207,7 @@ METHODS = {
         "Salimans & Kingma 2016, arXiv 1602.07868",
         "w = g v / |v|",
         swap=swap.weight_norm,
+        classes=("weight_norm",),
         instead=swap.BIAS,
     ),
     "centered_weight_norm": Method(
@@ -202,6 +215,7 @@ METHODS = {
         "Huang et al. 2017, ICCV 2017 (no arXiv number)",
         "w = g (v - mean(v)) / |v - mean(v)|",
         swap=swap.centered_weight_norm,
+        classes=("centered_weight_norm", "CenteredWeightNorm"),
         instead=swap.BIAS,
     ),
     "cosine": Method(
@@ -209,6 +223,7 @@ METHODS = {
         "Luo et al. 2017, arXiv 1702.05870",
         "y = w . x / (|w| |x|)",
         swap=swap.cosine,
+        classes=("CosineLinear", "CosineConv2d"),
         instead="none",
     ),
     "normprop": Method(
@@ -216,6 +231,7 @@ METHODS = {
         "Arpit et al. 2016, arXiv 1603.01431",
         "y = (act(gamma w . x / |w| + beta) - c2) / c1, c2 and c1 the mean and deviation of act(N(0, 1))",
         swap=swap.normprop,
+        classes=("NormPropLinear", "NormPropConv2d"),
         instead="none",
     ),
     "snn": Method(
@@ -223,6 +239,7 @@ METHODS = {
         "Klambauer et al. 2017, arXiv 1706.02515",
         "selu(x) = 1.0507 x for x > 0, else 1.7581 (exp(x) - 1); weights from N(0, 1/fan_in)",
         swap=swap.snn,
+        classes=("torch.nn.SELU", "torch.nn.AlphaDropout"),
         instead="none",
     ),
     "lstm_batch": Method(
@@ -231,6 +248,7 @@ METHODS = {
         "(i, f, g, o) = W_h h + BN(W_x x)",
         swap=swap.lstm_batch,
         options_of=BatchNormLSTM,
+        classes=("BatchNormLSTM",),
     ),
     "lstm_recurrent_batch": Method(
         "recurrent batch normalisation, of the input, the hidden part and the cell, for each nn.LSTM",
@@ -238,6 +256,7 @@ METHODS = {
         "(i, f, g, o) = BN(W_h h) + BN(W_x x) + b, h = s(o) tanh(BN(c))",
         swap=swap.lstm_recurrent_batch,
         options_of=RecurrentBatchNormLSTM,
+        classes=("RecurrentBatchNormLSTM",),
     ),
     "lstm_layer": Method(
         "layer normalisation in an LSTM, for each nn.LSTM",
@@ -245,13 +264,14 @@ METHODS = {
         "(i, f, g, o) = LN(W_h h) + LN(W_x x) + b, h = s(o) tanh(LN(c))",
         swap=swap.lstm_layer,
         options_of=LayerNormLSTM,
+        classes=("LayerNormLSTM",),
     ),
 }
 
 # What is neither: (name, line, paper).
 PROCEDURES = (
     (
-        "adapt_batch_statistics(model, loader)",
+        "adapt_batch_statistics(model, loader), with adapted(model, loader)",
         "AdaBN: batch normalisation with the statistics of the target domain",
         "Li et al. 2016, arXiv 1603.04779",
     ),
@@ -266,9 +286,34 @@ PROCEDURES = (
         "Salimans & Kingma 2016, arXiv 1602.07868",
     ),
     (
-        "GrassmannSGD, GrassmannAdam, grassmann_parameters",
+        "GrassmannSGD, GrassmannAdam, grassmann_parameters, orthogonality_penalty",
         "optimisers for the weights in front of batch normalisation, on the unit sphere",
         "Cho & Lee 2017, arXiv 1709.09603",
+    ),
+    (
+        "with norms.use_domain(model, k)",
+        "the domain k of every domain-specific layer of the model, inside the block",
+        "Chang et al. 2019, arXiv 1906.03950",
+    ),
+    (
+        "parse_alpha(alpha)",
+        "scale and power of diminishing batch normalisation's alpha",
+        "Ma & Klabjan 2017, arXiv 1705.08011",
+    ),
+    (
+        "GlobalDataNormalization.of(data), BatchDataNormalization(shape)",
+        "the input of a network of NormProp layers, normalised over the training set or the batch",
+        "Arpit et al. 2016, arXiv 1603.01431",
+    ),
+    (
+        "unit_norm_(model), activation_constants(activation)",
+        "NormProp's filters back to length 1 after a step; mean and deviation of an activation of N(0, 1)",
+        "Arpit et al. 2016, arXiv 1603.01431",
+    ),
+    (
+        "self_normalizing, lecun_normal_",
+        "a self-normalizing network, and its initial values",
+        "Klambauer et al. 2017, arXiv 1706.02515",
     ),
     (
         "selu_moments, selu_jacobian",
@@ -276,6 +321,16 @@ PROCEDURES = (
         "Klambauer et al. 2017, arXiv 1706.02515",
     ),
 )
+# The values of options that are words, as the layers' errors list them.
+CHOICES = {
+    "alpha": ("a number in [0, 1]", "inv_m", "inv_m2", "inv_m<p>"),
+    "reading": READINGS,
+    "initial": INITIALS,
+    "average": tuple(AVERAGES),
+    "eps_in": EPS_IN,
+    "statistics": ("frame", "sequence"),
+    "evaluation": ("running", "mixture"),
+}
 # Layers that `convert` knows by their class, whoever built them, of each `dim`.
 OF_DIM: dict[int, tuple[type[nn.Module], ...]] = {dim: (BY_DOMAIN[dim - 1],) for dim in (1, 2, 3)}
 for _method in METHODS.values():
@@ -292,8 +347,18 @@ def names() -> dict[str, str]:
     return {name: method.line for name, method in METHODS.items()}
 
 
+def classes(name: str) -> tuple[str, ...]:
+    """What a method is made of: names in norms, or with torch.nn in front. For a layer of 1d, 2d and 3d."""
+    method = METHODS[name]
+    if not method.make:
+        return method.classes
+    kinds = dict.fromkeys(type(build(name, 2, dim)) for dim in (1, 2, 3))
+    return tuple(f"torch.nn.{k.__name__}" if hasattr(nn, k.__name__) else k.__name__ for k in kinds)
+
+
 def options(name: str) -> dict[str, Any]:
     """The options of a method and their defaults, without device and dtype, which all take."""
+    _check_name(name)
     if name not in METHODS:
         raise ValueError(f"unknown norm {name!r}: choose one of {', '.join(METHODS)}")
     method = METHODS[name]
@@ -317,6 +382,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
         ValueError: an unknown name, a class that cannot be imported, an option or value that the layer does
             not take; one line.
     """
+    _check_name(name)
     if dim not in (1, 2, 3):
         raise ValueError(f"norm {name!r}: dim={dim!r}, choose 1, 2 or 3")
     if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 1:
@@ -328,10 +394,7 @@ def build(name: str, num_features: int, dim: int = 1, **options: Any) -> nn.Modu
     make = METHODS[name].make[dim - 1] if name in METHODS else _own(name)
     if name in METHODS:
         _check_options(name, options, "device", "dtype")
-    try:
-        layer = make(num_features, **options)
-    except TypeError as error:
-        raise ValueError(f"norm {name!r}: {error}") from error
+    layer = _call(name, make, num_features, **options)
     if not isinstance(layer, nn.Module):
         raise ValueError(f"norm {name!r} gives a {type(layer).__name__}, not a torch.nn.Module")
     layer.__dict__["_norm_of"] = (num_features, dim)  # by which convert() knows what to put in its place
@@ -343,6 +406,35 @@ def _check_options(name: str, given: dict[str, Any], *others: str) -> None:
     unknown = ", ".join(key for key in given if key not in known)
     if unknown:
         raise ValueError(f"norm {name!r} has no option {unknown}; it has {', '.join(known) or 'none'}")
+    _check_values(name, given)
+
+
+def _check_values(name: str, given: dict[str, Any]) -> None:
+    """What torch's own layers would take without a word, and fail on or compute nonsense with later."""
+    defaults = options(name)
+    for key, value in given.items():
+        if isinstance(defaults.get(key), bool) and not isinstance(value, bool):
+            raise ValueError(f"norm {name!r}: {key}={value!r}: give True or False")
+    # Whether momentum may be None a layer says itself, and what an eps on weights may be.
+    own_eps = METHODS[name].swap is not None or (given.get("eps") is None and defaults.get("eps", 0) is None)
+    eps = 1.0 if own_eps else given.get("eps", 1.0)
+    momentum = 0.1 if given.get("momentum") is None else given["momentum"]
+    _call(name, check_options, eps, momentum)
+
+
+def _call(name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What the function returns; what it raises over its arguments as a ValueError of one line."""
+    try:
+        return function(*args, **options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        line = str(error).strip().partition("\n")[0] or type(error).__name__
+        prefix = f"norm {name!r}: "
+        raise ValueError(prefix + line.removeprefix(prefix)) from error
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise ValueError(f"norm {name!r}: give a name or dotted path (package.module.Class), as a str")
 
 
 def _own(path: str) -> Callable[..., nn.Module]:
@@ -371,31 +463,66 @@ def convert(model: nn.Module, name: str, **options: Any) -> nn.Module:
     The new layer has its own defaults of eps, momentum and the like, not those of the old one: give them as
     options.
 
-    A method on weights makes the batch normalisation give way to a bias per channel or to nothing, as
-    `python -m norms` says; put `weight_norm` behind a conversion to "mean_only" for the two together:
-    ``norms.weight_norm(norms.convert(model, "mean_only"))``. LSTMs keep their weights; their biases start at
-    0, if they are not those of nn.LSTM. A `BatchDataNormalization` normalises the input and is left alone.
+    The methods that change other parts of the model:
+
+    - weight_norm, centered_weight_norm: every Linear and Conv; of batch normalisation the bias stays. Put
+      `weight_norm` behind a conversion to "mean_only" for the two together:
+      ``norms.weight_norm(norms.convert(model, "mean_only"))``.
+    - cosine: every Linear and Conv2d but the last layer, which changes only with ``last=True``. The changed
+      layers lose their biases, and batch normalisation goes.
+    - normprop: every Linear and Conv2d that an activation module follows in an nn.Sequential, together with
+      that activation; only the last may have none. Batch normalisation goes; gamma and beta start anew.
+    - snn: SELU for the activation modules of the ReLU family, AlphaDropout for Dropout; batch normalisation
+      goes, and all weights are drawn anew. Functional calls such as F.relu cannot be seen.
+    - lstm_...: every nn.LSTM. Weights are kept; biases start at 0 if they are not those of nn.LSTM.
+
+    A `BatchDataNormalization` normalises the input and is left alone.
+
+    Args:
+        model: any module.
+        name: one of `names()`, or a dotted path, as in `build`.
+        options: of the method; not num_features and dim, which are those of each old layer.
 
     Raises:
-        ValueError: as `build`; for a method on weights, activations or LSTMs, a model without any; a model
-            with nn.SyncBatchNorm, which does not say of how many dimensions its input is, or with lazy layers
-            of batch normalisation. The model is then unchanged.
+        ValueError: as `build`; a model without what the method acts on (for a layer, batch normalisation; for
+            another, weights, activations or LSTMs); for cosine and normprop, a layer that they cannot change
+            and that would lose its normaliser; a model with nn.SyncBatchNorm, which does not say of how many
+            dimensions its input is, or with lazy layers of batch normalisation. The model is then unchanged.
+        TypeError: a model that is no nn.Module.
     """
-    _check_convertible(model, name)
+    _check_convertible(model, name, options)
     method = METHODS.get(name)
-    if method is not None and method.swap is not None:
-        _check_options(name, options)
-        model = method.swap(model, **options)
-        return model if method.instead is None else convert(model, method.instead)
+    if method is None or method.swap is None:
+        if not _normalisers(model):
+            raise ValueError(
+                f"norm {name!r}: the model has no batch normalisation layer to put it in the place of"
+            )
+        return _exchange(model, name, options)
+    if name in swap.OWN:
+        swap.refuse_left_plain(model, name, _normalisers(model), options.get("last", False))
+    changed: nn.Module = _call(name, method.swap, model, **options)
+    return changed if method.instead is None else _exchange(changed, method.instead, {})
+
+
+def _exchange(model: nn.Module, name: str, options: dict[str, Any]) -> nn.Module:
     replacements = {
-        module: _replacement(module, *made, name, options, model)
-        for module in model.modules()
-        if (made := _made(module)) is not None
+        module: _replacement(module, num_features, dim, name, options, model)
+        for module, (num_features, dim) in _normalisers(model).items()
     }
     return swap.replace(model, replacements)
 
 
-def _check_convertible(model: nn.Module, name: str) -> None:
+def _check_convertible(model: nn.Module, name: str, options: dict[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: expected a torch.nn.Module as the model, got {type(model).__name__}")
+    _check_name(name)
+    for key in ("num_features", "dim"):
+        if key in options:
+            raise ValueError(f"norm {name!r}: {key} is no option here: a new layer has that of the old one")
+    if name in METHODS:
+        _check_options(name, options, *(("device", "dtype") if METHODS[name].make else ()))
+    else:
+        _own(name)
     for path, module in model.named_modules():
         if isinstance(module, nn.SyncBatchNorm):
             raise ValueError(
@@ -406,6 +533,11 @@ def _check_convertible(model: nn.Module, name: str) -> None:
             raise ValueError(
                 f"norm {name!r}: {path or 'the model'} is a lazy layer: call the model once before"
             )
+
+
+def _normalisers(model: nn.Module) -> dict[nn.Module, tuple[int, int]]:
+    """Its layers to be exchanged, with `_made` of each."""
+    return {module: made for module in model.modules() if (made := _made(module)) is not None}
 
 
 def _made(module: nn.Module) -> tuple[int, int] | None:

@@ -5,6 +5,8 @@ Saenko, arXiv 1607.01719).
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,13 +44,16 @@ class Coral:
     Raises:
         ValueError: `regularization` below 0; inputs that are not [n, d] of equal d, have fewer than two rows,
             or are not finite.
+        TypeError: features that are no tensors.
         RuntimeError: `transform` before `fit`.
     """
 
     matrix: Tensor | None
 
     def __init__(self, regularization: float = 1.0) -> None:
-        if isinstance(regularization, bool) or not 0 <= regularization < math.inf:
+        value: Any = regularization
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number and 0 <= regularization < math.inf):
             raise ValueError(f"regularization={regularization!r}: give a number from 0")
         self.regularization = float(regularization)
         self.matrix = None
@@ -79,6 +84,7 @@ class Coral:
         """Source features [n, d] under the map, in their own dtype and on their device; differentiable."""
         if self.matrix is None:
             raise RuntimeError("Coral is not fitted: call fit(source, target) first")
+        _check_tensor("source", source)
         if source.dim() != 2 or source.shape[1] != len(self.matrix):
             size = list(source.shape)
             raise ValueError(f"expected features [n, {len(self.matrix)}] (got input size {size})")
@@ -104,6 +110,7 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: inputs that are not [n, d] of equal d, or have fewer than two rows.
+        TypeError: features that are no tensors.
     """
     _check(source, target)
     with torch.autocast(source.device.type, enabled=False):
@@ -124,8 +131,16 @@ def _covariance(x: Tensor) -> Tensor:
     return centred.T @ centred / (len(x) - 1)
 
 
+def _check_tensor(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(x).__name__} (torch.from_numpy makes one of an array)"
+        )
+
+
 def _check(source: Tensor, target: Tensor) -> None:
     for name, x in (("source", source), ("target", target)):
+        _check_tensor(name, x)
         if x.dim() != 2:
             raise ValueError(f"expected 2D {name} (got {x.dim()}D input of size {list(x.shape)})")
         if len(x) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def _index(value: Any) -> int | None:
+    """An int of any kind (numpy's, a tensor of one) as Python's; None for a bool or what is no int."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 class _DomainSpecificBatchNorm(nn.Module):
@@ -47,9 +58,10 @@ class _DomainSpecificBatchNorm(nn.Module):
 
     @domain.setter
     def domain(self, domain: int) -> None:
-        if isinstance(domain, bool) or not isinstance(domain, int) or not 0 <= domain < self.num_domains:
-            raise ValueError(f"domain={domain!r}: give a number from 0 to {self.num_domains - 1}")
-        self._domain = domain
+        number = _index(domain)
+        if number is None or not 0 <= number < self.num_domains:
+            raise ValueError(f"domain={domain!r}: give an int from 0 to {self.num_domains - 1}")
+        self._domain = number
 
     def _layers(self) -> list[_BatchNorm]:
         return [layer for layer in self.domains if isinstance(layer, _BatchNorm)]
@@ -124,8 +136,8 @@ def use_domain(model: nn.Module, domain: int) -> Iterator[nn.Module]:
             with use_domain(model, k):
                 loss = loss + criterion(model(x), ...)
 
-    Afterwards each layer has the domain it had before. Raises ValueError if the model has no such layer, or a
-    layer no such domain.
+    A domain is an int, numpy's or a 0-d tensor's too. Afterwards each layer has the domain it had before.
+    Raises ValueError if the model has no such layer, or a layer no such domain.
     """
     before = [(m, m.domain) for m in model.modules() if isinstance(m, _DomainSpecificBatchNorm)]
     if not before:

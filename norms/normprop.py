@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -45,13 +45,22 @@ def _nodes() -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _integrate(activation: Callable[[Tensor], Tensor]) -> tuple[float, float]:
     z, weight = _nodes()
-    f = activation(z.clone())  # a clone: it may work in place
-    if f.shape != z.shape:
-        raise ValueError(f"activation={activation!r}: maps size {list(z.shape)} to {list(f.shape)}")
+    name = " ".join(repr(activation).split())
+    try:
+        f = activation(z.clone())  # a clone: it may work in place
+        if f.shape != z.shape:
+            raise ValueError(f"maps size {list(z.shape)} to {list(f.shape)}")
+        # Softmax, cumsum, a normaliser, dropout give these another output among fewer, in another order.
+        half = activation(z.flip(0)[::2].clone())
+        if not torch.allclose(half, f.flip(0)[::2], rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise ValueError("is not elementwise, or depends on chance")
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ValueError(f"activation={name}: {line}") from error
     mean = (weight * f).sum()
     std = (weight * (f - mean) ** 2).sum().sqrt()
     if not (std.isfinite() and std > 0):
-        raise ValueError(f"activation={activation!r}: has standard deviation {std.item()} on N(0, 1)")
+        raise ValueError(f"activation={name}: has standard deviation {std.item()} on N(0, 1)")
     return mean.item(), std.item()
 
 
@@ -76,8 +85,13 @@ def activation_constants(activation: Callable[[Tensor], Tensor]) -> tuple[Any, A
         the slope gets a gradient.
 
     Raises:
-        ValueError: not elementwise by its output size; constant; with parameters, but not nn.PReLU.
+        ValueError: no module or function (a class or name is none); not elementwise, or random; constant;
+            with parameters, but not nn.PReLU.
     """
+    if isinstance(activation, type) or not callable(activation):
+        raise ValueError(
+            f"activation={activation!r}: give a module or function, such as nn.ReLU() or torch.tanh"
+        )
     if isinstance(activation, nn.PReLU):
         return _leaky(activation.weight)
     if isinstance(activation, nn.LeakyReLU):
@@ -93,6 +107,13 @@ def activation_constants(activation: Callable[[Tensor], Tensor]) -> tuple[Any, A
 
 def _is_relu(activation: Any) -> bool:
     return isinstance(activation, nn.ReLU) or activation in (F.relu, torch.relu, torch.relu_)
+
+
+def _check_sizes(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        for number in size if isinstance(size, tuple | list) else (size,):
+            if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
+                raise ValueError(f"{name}={size!r}: give ints from 1")
 
 
 # ---- the layers -------------------------------------------------------------------------------------------
@@ -205,7 +226,7 @@ class NormPropLinear(_NormProp, nn.Linear):
         bias: :math:`\beta` [out_features], initially 0.
 
     Raises:
-        ValueError: a bad option, or an activation without constants (see `activation_constants`).
+        ValueError: a bad size or option, or an activation without constants (see `activation_constants`).
     """
 
     def __init__(
@@ -217,6 +238,7 @@ class NormPropLinear(_NormProp, nn.Linear):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _check_sizes(in_features=in_features, out_features=out_features)
         nn.Linear.__init__(self, in_features, out_features, True, device, dtype)
         self._complete(activation, gamma)
 
@@ -259,6 +281,7 @@ class NormPropConv2d(_NormProp, nn.Conv2d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _check_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
         mode: Any = padding_mode  # torch types it as the four literals
         window = (kernel_size, stride, padding, dilation, groups)
         nn.Conv2d.__init__(self, in_channels, out_channels, *window, True, mode, device, dtype)
@@ -303,7 +326,9 @@ class GlobalDataNormalization(nn.Module):
     Buffers: mean, std.
 
     Raises:
-        ValueError: shapes that do not agree; a std that is not above 0; an input of another size.
+        ValueError: shapes that do not agree; a std that is not above 0; data, mean or std that are not
+            finite; an input of another size.
+        TypeError: data, mean or std that is no tensor.
     """
 
     mean: Tensor
@@ -311,9 +336,12 @@ class GlobalDataNormalization(nn.Module):
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
+        _check_tensors(mean=mean, std=std)
         if mean.shape != std.shape:
             raise ValueError(f"mean is of size {list(mean.shape)}, but std of size {list(std.shape)}")
-        if not (std > 0).all():
+        if not mean.isfinite().all():
+            raise ValueError("mean: give finite numbers")
+        if not ((std > 0) & (std < math.inf)).all():
             raise ValueError("std: give numbers above 0")
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("std", std.detach().clone())
@@ -321,12 +349,15 @@ class GlobalDataNormalization(nn.Module):
     @classmethod
     def of(cls, data: Tensor, dtype: torch.dtype | None = None) -> GlobalDataNormalization:
         """The layer for a training set [N, ...] of any dtype, bytes too; the sums are in float64."""
-        if len(data) == 0:
+        _check_tensors(data=data)
+        if data.dim() == 0 or len(data) == 0:
             raise ValueError(f"expected data of at least one example (got size {list(data.shape)})")
         parts = data.split(1024)  # a set of bytes would be eight times its size in float64
         zero = torch.zeros(data.shape[1:], dtype=torch.float64, device=data.device)
         mean = sum((part.double().sum(0) for part in parts), zero) / len(data)
         var = sum(((part.double() - mean).square().sum(0) for part in parts), zero) / len(data)
+        if not (mean.isfinite() & var.isfinite()).all():
+            raise ValueError("the data are not finite")
         moves = var.sqrt() > 1e-12 * mean.abs()  # the mean of equal numbers may be a rounding error off
         std = torch.where(moves, var.sqrt(), 1.0)
         dtype = dtype or torch.get_default_dtype()
@@ -342,13 +373,19 @@ class GlobalDataNormalization(nn.Module):
         return str(tuple(self.mean.shape))
 
 
+def _check_tensors(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__} (see torch.as_tensor)")
+
+
 class BatchDataNormalization(nn.BatchNorm1d):
     """Batch data normalisation (Arpit et al., arXiv 1603.01431): each element of an example is normalised
     over the mini-batch, in evaluation with running averages. nn.BatchNorm1d over the flattened elements,
     without gamma and beta. It needs more than one example in training; the paper's results are with this one.
 
     Args:
-        shape: of an example.
+        shape: of an example: a number of elements, or a tuple of sizes.
         eps, momentum, device, dtype: as nn.BatchNorm1d.
 
     Shape: [N, *shape] -> the same.
@@ -356,7 +393,7 @@ class BatchDataNormalization(nn.BatchNorm1d):
     Buffers: as nn.BatchNorm1d, over the flattened elements.
 
     Raises:
-        ValueError: an input of another size; one example in training.
+        ValueError: a bad shape; an input of another size; one example in training.
     """
 
     def __init__(
@@ -367,7 +404,11 @@ class BatchDataNormalization(nn.BatchNorm1d):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        if not sizes:
+            raise ValueError(f"shape={shape!r}: give one size or more")
+        _check_sizes(shape=sizes)
+        self.shape = tuple(map(int, sizes))
         super().__init__(math.prod(self.shape), eps, momentum, False, True, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ weights, on whole layers, or on recurrent ones. Each function changes a model in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -68,6 +68,29 @@ def _plain(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if type(m) in (nn.Linear, nn.Conv2d)]
 
 
+def _weighted(model: nn.Module) -> list[nn.Module]:
+    """Its Linear and convolutions of any kind and class."""
+    return [m for m in model.modules() if isinstance(m, weight.LAYERS)]
+
+
+def refuse_left_plain(model: nn.Module, name: str, normalisers: Iterable[nn.Module], last: bool) -> None:
+    """ValueError for a layer that the method cannot change: one that loses its batch normalisation would be
+    left with none. The last layer, which stays as it is unless `last`, is fine if no normaliser follows it.
+    """
+    order = list(model.modules())
+    weighted = _weighted(model)
+    for path, layer in model.named_modules():
+        if layer not in weighted or type(layer) in (nn.Linear, nn.Conv2d, *OWN[name]):
+            continue
+        behind = order[order.index(layer) :]
+        if not normalisers or (layer is weighted[-1] and not last and not set(normalisers) & set(behind)):
+            continue
+        raise ValueError(
+            f"norm {name!r}: {path or 'the model'} is {type(layer).__name__}, not nn.Linear or nn.Conv2d"
+            " itself, and would be left without a normaliser"
+        )
+
+
 def _window(conv: nn.Conv2d) -> tuple[Any, ...]:
     return conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
 
@@ -78,9 +101,11 @@ def weight_norm(model: nn.Module) -> nn.Module:
 
 
 def centered_weight_norm(
-    model: nn.Module, scale: float = 2**0.5, learnable: bool = True, eps: float = 1e-5
+    model: nn.Module, scale: float = 2**0.5, learnable: bool = False, eps: float = 1e-5
 ) -> nn.Module:
-    """Centred weight normalisation on every Linear and Conv, with g learned unless told otherwise."""
+    """Centred weight normalisation on every Linear and Conv. With batch normalisation goes its gamma:
+    `learnable` gives each unit a g that is learned; by default it stays the authors' sqrt 2.
+    """
     return weight.centered_weight_norm(model, scale, learnable, eps)
 
 
@@ -89,11 +114,12 @@ def cosine(
 ) -> nn.Module:
     """Cosine layers for every Linear and Conv2d, with the present weights and no bias.
 
-    The last one in the model's order stays as it is unless `last`: logits within [-1, 1] limit a softmax.
+    The last layer with weights in the model's order stays as it is unless `last`: logits within [-1, 1] limit
+    a softmax.
     """
-    layers = _plain(model)
+    spared = [] if last else _weighted(model)[-1:]
     new: dict[nn.Module, nn.Module] = {}
-    for old in layers if last else layers[:-1]:
+    for old in (m for m in _plain(model) if m not in spared):
         options: Any = centred, scale, eps
         made: nn.Module
         if isinstance(old, nn.Linear):
@@ -143,12 +169,16 @@ def normprop(model: nn.Module, gamma: float = 1 / 1.21) -> nn.Module:
             options: dict[str, Any] = {"activation": activation, "gamma": gamma, **_factory(old)}
             made = NormPropConv2d(*sizes, **options)
         new[old] = _take_over(made, old)
-    model = replace(model, _some(new, "normprop", "layer before an activation"))
+    model = replace(model, _some(new, "normprop", "Linear or Conv2d before an activation"))
     for chain, place in inner:
         chain[place] = nn.Identity()
     return model
 
 
+OWN: dict[str, tuple[type[nn.Module], ...]] = {  # what a second conversion leaves as it is
+    "cosine": (CosineLinear, CosineConv2d),
+    "normprop": (NormPropLinear, NormPropConv2d),
+}
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish),
     *(nn.ELU, nn.SELU, nn.GELU, nn.SiLU),
@@ -164,18 +194,31 @@ def _is_normaliser(module: nn.Module) -> bool:
     return is_one and not isinstance(module, BatchDataNormalization)
 
 
+# Not Sigmoid, Tanh and the like: they may be gates, or the output.
+RELU_FAMILY: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU),
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish),
+)
+
+
 def snn(model: nn.Module) -> nn.Module:
-    """SELU for every ReLU module, AlphaDropout for every Dropout, and initial values of variance 1/fan_in.
+    """SELU for every activation module of the ReLU family, AlphaDropout for every Dropout, and initial values
+    of variance 1/fan_in for all weights.
 
     Functional calls (torch.relu, F.dropout) cannot be seen and stay.
+
+    Raises:
+        ValueError: no activation module of the family: the activations are out of sight.
     """
     new: dict[nn.Module, nn.Module] = {}
     for old in model.modules():
-        if type(old) is nn.ReLU:
-            new[old] = nn.SELU(old.inplace).train(old.training)
-        elif type(old) is nn.Dropout:
+        if isinstance(old, RELU_FAMILY):
+            new[old] = nn.SELU(bool(getattr(old, "inplace", False))).train(old.training)
+    _some(new, "snn", "activation module of the ReLU family (functional calls cannot be seen)")
+    for old in model.modules():
+        if type(old) is nn.Dropout:
             new[old] = nn.AlphaDropout(old.p, old.inplace).train(old.training)
-    return replace(model, _some(new, "snn", "ReLU or Dropout")).apply(lecun_normal_)
+    return replace(model, new).apply(lecun_normal_)
 
 
 OURS = BatchNormLSTM, RecurrentBatchNormLSTM, LayerNormLSTM

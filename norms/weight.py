@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.data import DataLoader, Dataset
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -22,15 +23,15 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def _plain(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The module itself if it is one of LAYERS, else those within. Derived classes within are left alone, as
-    they may use their weight in another way; so are parametrised layers, whose classes are derived too.
+    """Those of LAYERS in the module, which may be one itself. Derived classes are left alone, as they may use
+    their weight in another way; so are parametrised layers, whose classes are derived too.
     """
-    if isinstance(module, LAYERS):
-        yield type(module).__name__, module
-        return
-    found = [(name, m) for name, m in module.named_modules() if type(m) in LAYERS]
+    found = [(name or type(m).__name__, m) for name, m in module.named_modules() if type(m) in LAYERS]
     if not found:
-        raise ValueError(f"{type(module).__name__} holds no Linear, Conv or ConvTranspose layer to normalise")
+        raise ValueError(
+            f"{type(module).__name__} holds no Linear, Conv or ConvTranspose layer to normalise (derived"
+            " classes and layers with a parametrization are left alone)"
+        )
     yield from found
 
 
@@ -69,7 +70,8 @@ def weight_norm(module: Model) -> Model:
         The module.
 
     Raises:
-        ValueError: nothing to normalise; a transposed convolution with groups.
+        ValueError: nothing to normalise, as in a layer that has a parametrization already; a transposed
+            convolution with groups.
     """
 
     def register(layer: nn.Module, dim: int) -> None:
@@ -131,9 +133,9 @@ def data_dependent_init_(
 
     Args:
         model: any module.
-        *inputs: what it is called with: a batch, best drawn at random from the training set.
-        std: standard deviation of the draws of v; None leaves v as it is. The scale of v has no effect on
-            the output, but sets how fast its direction learns.
+        *inputs: what it is called with: one batch, best drawn at random from the training set; no loader.
+        std: standard deviation of the draws of v, above 0; None leaves v as it is. The scale of v has no
+            effect on the output, but sets how fast its direction learns.
         generator: source of the draws of v; None takes torch's global one.
 
     Returns:
@@ -141,8 +143,11 @@ def data_dependent_init_(
 
     Raises:
         ValueError: no layer with weight_norm, or one not per output unit; a layer that the call does not
-            reach; a unit that is constant or not finite over the batch. The model is then as it was.
+            reach; a unit that is constant or not finite over the batch; an empty batch; a bad std. The model
+            is then as it was.
+        TypeError: a DataLoader, Dataset or iterator for a batch.
     """
+    _check_batch(inputs, std)
     layers = _weight_normed(model)
     device = next(model.parameters()).device
     parts = {layer: _parts(layer) for layer in layers}
@@ -165,7 +170,7 @@ def data_dependent_init_(
         if not moves.all():
             units = (~moves).nonzero().flatten().tolist()
             some = ", ".join(map(str, units[:5])) + (", ..." if len(units) > 5 else "")
-            raise ValueError(f"{layers[layer]}: unit(s) {some} constant or not finite over the batch")
+            raise ValueError(f"layer {layers[layer]}: units {some} are constant or not finite over the batch")
         g.copy_((1 / sigma).view_as(g))
         if bias is not None:
             bias.copy_(-mean / sigma)
@@ -196,6 +201,20 @@ def data_dependent_init_(
         for m, name, buffer, value in buffers:
             m._buffers[name] = buffer.copy_(value)
     return model
+
+
+def _check_batch(inputs: tuple[Any, ...], std: Any) -> None:
+    for x in inputs:
+        if isinstance(x, DataLoader | Dataset | Iterator):
+            kind = type(x).__name__
+            raise TypeError(
+                f"data_dependent_init_: give one batch, not a {kind} (next(iter(loader)) has one)"
+            )
+    if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() and len(inputs[0]) == 0:
+        raise ValueError(f"data_dependent_init_: the batch is empty (size {list(inputs[0].shape)})")
+    number = isinstance(std, float | int) and not isinstance(std, bool)
+    if std is not None and not (number and 0 < std < math.inf):
+        raise ValueError(f"std={std!r}: give None or a number above 0")
 
 
 def _parts(layer: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -285,8 +304,9 @@ def centered_weight_norm(
     Args:
         module: a layer or a model.
         scale: g, or its initial value. The authors' PyTorch code has :math:`\sqrt 2`.
-        learnable: learn one g per output unit.
-        eps: added to the norm.
+        learnable: learn one g per output unit. By default g stays :math:`\sqrt 2`, as in the authors' code:
+            it is there to make up for a ReLU, not to be learned.
+        eps: added to the norm, 0 or more.
 
     Returns:
         The module.

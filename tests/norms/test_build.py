@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import norms
-from norms.build import METHODS, PROCEDURES
+from norms.build import CHOICES, METHODS, PROCEDURES, classes
 
 SHAPES = {1: (6, 8, 5), 2: (6, 8, 5, 4), 3: (6, 8, 3, 2, 2)}
 
@@ -40,6 +40,13 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     def forward(self, x):
         return self.act(self.drop(super().forward(x)))
+
+
+class Fussy(nn.Module):
+    """One whose constructor raises more than a line."""
+
+    def __init__(self, num_features):
+        raise RuntimeError("a line\nand another")
 
 
 OWN = f"{__name__}.Own"
@@ -128,6 +135,43 @@ def test_instance_refuses_input_without_positions():
         ({"name": "rms", "eps": -1.0}, "eps=-1.0: give a number above 0"),
         ({"name": "dyt", "alpha": float("nan")}, "alpha=nan: give a finite number"),
         ({"name": "builtins.float"}, "gives a float, not a torch.nn.Module"),
+        ({"name": Own}, "give a name or dotted path"),
+        ({"name": None}, "norm None: give a name or dotted path"),
+        ({"name": ["batch"]}, "norm ['batch']: give a name or dotted path"),
+        *(
+            ({"name": name, "eps": eps}, f"norm {name!r}: eps={eps!r}: give a number above 0")
+            for name in ("batch", "layer", "group", "instance", "domain", "renorm", "rms", "frn")
+            for eps in (0, -1.0, float("nan"), float("inf"), True, "1e-5")
+        ),
+        *(
+            ({"name": name, "eps": None}, f"norm {name!r}: eps=None: give a number above 0")
+            for name in ("batch", "layer", "group", "instance", "domain", "renorm")
+        ),
+        *(
+            ({"name": name, "momentum": momentum}, f"norm {name!r}: momentum={momentum!r}: give a number in")
+            for name in ("batch", "instance", "domain", "renorm", "mean_only")
+            for momentum in (-0.1, 1.5, float("nan"), True, "0.1")
+        ),
+        ({"name": "renorm", "momentum": None}, "norm 'renorm': momentum=None: give a number in"),
+        *(
+            ({"name": name, key: value}, f"norm {name!r}: {key}={value!r}: give True or False")
+            for name, key in (
+                ("batch", "affine"),
+                ("batch", "track_running_stats"),
+                ("l1", "gaussian"),
+                ("domain", "shared_affine"),
+                ("layer", "affine"),
+            )
+            for value in (1, "no", None)
+        ),
+        ({"name": "group", "num_groups": 2.0}, "norm 'group': num_groups=2.0: give an int or None"),
+        ({"name": "group", "num_groups": True}, "norm 'group': num_groups=True: give an int or None"),
+        ({"name": "domain", "num_domains": 0}, "norm 'domain': num_domains=0: give a number of domains"),
+        ({"name": "batch", "device": "gpu"}, "norm 'batch': Expected one of cpu, cuda"),
+        ({"name": "renorm", "device": "gpu"}, "norm 'renorm': Expected one of cpu, cuda"),
+        ({"name": "batch", "dtype": "float"}, "norm 'batch': "),
+        ({"name": "batch", "dtype": torch.int32}, "norm 'batch': Only Tensors of floating point"),
+        ({"name": f"{__name__}.Fussy"}, f"norm '{__name__}.Fussy': a line"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(arguments, line):
@@ -135,6 +179,13 @@ def test_bad_arguments_are_one_clear_line(arguments, line):
         norms.build(**{"num_features": 8} | arguments)
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_momentum_and_eps_may_be_none_where_the_layer_has_that():
+    assert norms.build("batch", 8, momentum=None).momentum is None
+    assert norms.build("domain", 8, momentum=None).domains[0].momentum is None
+    assert norms.build("rms", 8, eps=None).eps is None
+    assert norms.build("batch", 8, momentum=0).momentum == 0
 
 
 def test_dotted_path():
@@ -244,8 +295,51 @@ def test_convert_refuses_what_it_cannot_see(layer, words, name):
 
 def test_convert_leaves_other_layers_alone():
     group = nn.GroupNorm(2, 4)
-    model = nn.Sequential(group, nn.LayerNorm(4), nn.Identity())
-    assert [type(m) for m in norms.convert(model, "batch")] == [nn.GroupNorm, nn.LayerNorm, nn.Identity]
+    model = nn.Sequential(group, nn.LayerNorm(4), nn.Identity(), nn.BatchNorm1d(4))
+    found = [type(m) for m in norms.convert(model, "renorm")]
+    assert found == [nn.GroupNorm, nn.LayerNorm, nn.Identity, norms.BatchRenorm1d]
+
+
+@pytest.mark.parametrize("name", [*LAYERS, OWN])
+def test_convert_of_a_model_with_nothing_to_exchange_is_refused(name):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU())
+    with pytest.raises(
+        ValueError, match=rf"^norm '{name}': the model has no batch normalisation layer to put it"
+    ):
+        norms.convert(model, name)
+    assert norms.convert(model, "weight_norm") is model  # whose batch normalisation may be absent
+
+
+@pytest.mark.parametrize(
+    "name,options,line",
+    [
+        ("renorm", {"dim": 2}, "norm 'renorm': dim is no option here"),
+        ("renorm", {"num_features": 2}, "norm 'renorm': num_features is no option here"),
+        (OWN, {"dim": 2}, "dim is no option here"),
+        ("renorm", {"size": 2}, "norm 'renorm' has no option size"),
+        (Own, {}, "give a name or dotted path"),
+        ("no_such_package.Layer", {}, "cannot be imported"),
+        ("batch", {"eps": -1.0}, "norm 'batch': eps=-1.0: give a number above 0"),
+        ("batch", {"device": "gpu"}, "norm 'batch': Expected one of cpu, cuda"),
+        ("cosine", {"last": 1}, "norm 'cosine': last=1: give True or False"),
+        ("cosine", {"eps": 0}, "norm 'cosine': eps=0: give a number above 0"),
+        ("centered_weight_norm", {"scale": -1}, "norm 'centered_weight_norm': scale=-1: give a number"),
+        ("normprop", {"gamma": "1"}, "norm 'normprop': gamma='1': give a number above 0"),
+    ],
+)
+def test_bad_arguments_of_convert_are_one_clear_line(name, options, line):
+    hidden = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()
+    model = nn.Sequential(*hidden, nn.Linear(4, 2))
+    with pytest.raises(ValueError) as error:
+        norms.convert(model, name, **options)
+    assert line in str(error.value) and "\n" not in str(error.value)
+    assert list(model)[:3] == list(hidden) and len(list(model.modules())) == 5
+
+
+@pytest.mark.parametrize("model", ["resnet", nn.BatchNorm2d, None])
+def test_convert_takes_a_model(model):
+    with pytest.raises(TypeError, match=r"^convert: expected a torch\.nn\.Module as the model, got \w+$"):
+        norms.convert(model, "renorm")
 
 
 def test_convert_keeps_sharing():
@@ -280,13 +374,41 @@ def test_the_list_names_every_method_paper_and_option(capsys):
     runpy.run_module("norms", run_name="__main__")
     text = capsys.readouterr().out
     for name, line in norms.names().items():
-        assert f"{name}: {line}\n    paper: " in text
+        assert f"{name}: {line}\n    class: " in text
         assert all(f"{option}=" in text for option in norms.options(name))
         assert METHODS[name].equation in text
     assert text.count("arXiv") >= len(norms.names()) + len(PROCEDURES) - 1
     assert "alpha=0.1" in text
     for call, _, _ in PROCEDURES:
         assert all(word in norms.__all__ for word in re.findall(r"\b\w+_\w+\b|\b[A-Z]\w+", call))
+
+
+def test_the_list_names_everything_public(capsys):
+    runpy.run_module("norms", run_name="__main__")
+    text = capsys.readouterr().out
+    assert "class:    BatchRenorm1d/2d/3d\n" in text and "class:    torch.nn.BatchNorm1d/2d/3d\n" in text
+    text = re.sub(r"(\w+)1d/2d/3d", r"\g<1>1d \g<1>2d \g<1>3d", text)
+    words = set(re.findall(r"\w+", text))
+    assert set(norms.__all__) <= words
+    assert "reading=C (A, B, C)" in text and "alpha=0.5," in text
+    assert "with norms.use_domain(model, k):" in text
+
+
+def test_the_choices_of_words_are_those_that_the_layers_know():
+    for name in METHODS:
+        for key in norms.options(name).keys() & CHOICES.keys() - {"alpha"}:
+            with pytest.raises(ValueError, match=rf"{key}='no': choose one of {', '.join(CHOICES[key])}$"):
+                norms.convert(nn.ModuleList([nn.BatchNorm1d(4), nn.LSTM(3, 4)]), name, **{key: "no"})
+
+
+def test_every_class_of_the_list_is_there_and_in_the_table_of_the_package():
+    for name in METHODS:
+        for kind in classes(name):
+            assert hasattr(nn if kind.startswith("torch.nn.") else norms, kind.removeprefix("torch.nn.")), (
+                kind
+            )
+            stem = re.sub(r"[123]d$", "", kind.removeprefix("torch."))
+            assert re.search(rf"^    {name} +.*\b{stem}", norms.__doc__, re.MULTILINE), (name, stem)
 
 
 def test_the_code_of_a_layer_is_in_the_file_of_its_name():

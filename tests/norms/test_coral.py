@@ -144,7 +144,7 @@ def test_loss_in_half_precision_and_under_autocast():
 # ---- bad input -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("regularization", [-1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("regularization", [-1, float("nan"), float("inf"), True, "a", None, [1]])
 def test_bad_regularization(regularization):
     with pytest.raises(ValueError, match=r"^regularization=.*: give a number from 0$"):
         Coral(regularization)
@@ -175,3 +175,19 @@ def test_not_finite_not_fitted_and_other_features():
         Coral().transform(features())
     with pytest.raises(ValueError, match=r"expected features \[n, 5\] \(got input size \[40, 4\]\)"):
         Coral().fit(features(), features()).transform(features(d=4))
+
+
+@pytest.mark.parametrize("call", [coral_loss, lambda a, b: Coral().fit(a, b)])
+def test_what_is_no_tensor_is_refused_in_one_line(call):
+    x = features()
+    fitted = Coral().fit(x, x)
+    for other in (x.numpy(), x.tolist(), None):
+        for attempt in (
+            lambda o=other: call(o, x),
+            lambda o=other: call(x, o),
+            lambda o=other: fitted.transform(o),
+        ):
+            with pytest.raises(
+                TypeError, match=r"^(source|target): expected a tensor, got .*torch\.from_numpy.*$"
+            ):
+                attempt()

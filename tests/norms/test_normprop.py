@@ -350,6 +350,20 @@ def test_global_data_normalization_refuses():
         GlobalDataNormalization(torch.zeros(2), torch.tensor([1.0, 0]))
     with pytest.raises(ValueError, match="at least one example"):
         GlobalDataNormalization.of(torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="at least one example"):
+        GlobalDataNormalization.of(torch.tensor(1.0))
+    for bad in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match=r"^the data are not finite$"):
+            GlobalDataNormalization.of(torch.tensor([[1.0, 2.0], [bad, 3.0]]))
+        with pytest.raises(ValueError, match=r"^mean: give finite numbers$"):
+            GlobalDataNormalization(torch.tensor([bad]), torch.ones(1))
+        with pytest.raises(ValueError, match=r"^std: give numbers above 0$"):
+            GlobalDataNormalization(torch.zeros(1), torch.tensor([bad]))
+    for no_tensor in ([[1.0], [2.0]], np.ones((2, 1)), 1.0):
+        with pytest.raises(TypeError, match=r"^data: expected a tensor, got .*$"):
+            GlobalDataNormalization.of(no_tensor)
+        with pytest.raises(TypeError, match=r"^std: expected a tensor, got .*$"):
+            GlobalDataNormalization(torch.zeros(1), no_tensor)
 
 
 def test_batch_data_normalization():
@@ -471,12 +485,50 @@ class Swish(nn.Module):
         (torch.zeros_like, r"has standard deviation 0.0 on N\(0, 1\)"),
         (torch.sqrt, r"has standard deviation nan on N\(0, 1\)"),
         (nn.GLU(), r"maps size \[8192\] to \[4096\]"),
+        ("relu", "give a module or function, such as"),
+        (None, "give a module or function, such as"),
+        (nn.ReLU, "give a module or function, such as"),
+        (nn.Softmax(0), "is not elementwise, or depends on chance"),
+        (nn.Softmax(1), "Dimension out of range"),
+        (nn.Dropout(), "is not elementwise, or depends on chance"),
+        (nn.RReLU(), "is not elementwise, or depends on chance"),
+        (lambda z: z.cumsum(0), "is not elementwise, or depends on chance"),
+        (lambda z: z - z.mean(), "is not elementwise, or depends on chance"),
+        (lambda z: z.mean().item(), "'float' object has no attribute 'shape'"),
     ],
     ids=called,
 )
 def test_activations_without_constants_are_refused(activation, message):
     with pytest.raises(ValueError, match=rf"activation=(?s:.*): {message}"):
         NormPropLinear(5, 4, activation=activation)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NormPropLinear(3, -4),
+        lambda: NormPropLinear(0, 4),
+        lambda: NormPropLinear(3.0, 4),
+        lambda: NormPropConv2d(3, 0, 3),
+        lambda: NormPropConv2d(-3, 4, 3),
+        lambda: NormPropConv2d(3, 4, (3, 0)),
+        lambda: BatchDataNormalization((3, -8)),
+        lambda: BatchDataNormalization(0),
+        lambda: BatchDataNormalization(True),
+        lambda: BatchDataNormalization(1.5),
+    ],
+)
+def test_sizes_below_1_are_one_clear_line(make):
+    with pytest.raises(ValueError, match=r"^\w+=.*: give ints from 1$"):
+        make()
+
+
+def test_a_shape_may_be_of_any_kind_but_not_empty():
+    for shape in ([2, 3], torch.Size([2, 3]), (np.int64(2), 3)):
+        assert BatchDataNormalization(shape).shape == (2, 3)
+    assert BatchDataNormalization(np.int64(6)).shape == (6,)
+    with pytest.raises(ValueError, match=r"^shape=\(\): give one size or more$"):
+        BatchDataNormalization(())
 
 
 def test_wrong_input_is_torchs_own_error():

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,10 +162,124 @@ def test_domain_specific_layers_in_a_real_model():
     assert type(norms.convert(model, "batch")[1]) is nn.BatchNorm2d
 
 
+def test_a_domain_is_an_int_of_any_kind():
+    layer = norms.DomainSpecificBatchNorm1d(4, 3)
+    for two in (2, np.int64(2), torch.tensor(2), torch.tensor(2, dtype=torch.int32)):
+        with norms.use_domain(layer, two):
+            assert type(layer.domain) is int and layer.domain == 2
+        assert layer.domain == 0
+    for bad in (
+        True,
+        np.True_,
+        torch.tensor(True),
+        1.0,
+        torch.tensor(1.0),
+        torch.tensor([0, 1]),
+        None,
+        "1",
+        3,
+        -1,
+    ):
+        with pytest.raises(ValueError, match=r"^domain=.*: give an int from 0 to 2$"):
+            layer.domain = bad
+
+
 @pytest.mark.parametrize("name", [n for n in SWAPS if n not in ("weight_norm", "centered_weight_norm")])
 def test_a_model_with_nothing_to_change_is_refused(name):
     with pytest.raises(ValueError, match=f"norm '{name}': the model has no"):
         norms.convert(nn.Sequential(nn.Flatten()), name)
+
+
+ACTIVATIONS = (
+    *(nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.RReLU(), nn.PReLU(), nn.ELU(), nn.CELU()),
+    *(nn.SELU(), nn.GELU(), nn.SiLU(), nn.Mish(), nn.Hardswish()),
+)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda module: type(module).__name__)
+def test_snn_knows_the_family_of_relu(activation):
+    gates = nn.Sigmoid(), nn.Tanh()
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), copy.deepcopy(activation), *gates).eval()
+    norms.convert(model, "snn")
+    assert kinds(model) == "Linear Identity SELU Sigmoid Tanh"
+    assert model[2].inplace == getattr(activation, "inplace", False) and not model[2].training
+
+
+def test_snn_refuses_activations_out_of_sight():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2), nn.Sigmoid())
+    weight = model[0].weight.detach().clone()
+    with pytest.raises(
+        ValueError, match=r"^norm 'snn': the model has no activation module of the ReLU family"
+    ):
+        norms.convert(model, "snn")
+    assert kinds(model) == "Linear BatchNorm1d Dropout Linear Sigmoid" and torch.equal(
+        model[0].weight, weight
+    )
+
+
+class OwnLinear(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize("name", ["cosine", "normprop"])
+@pytest.mark.parametrize(
+    "layer,norm",
+    [
+        (nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)),
+        (nn.Conv3d(4, 4, 1), nn.BatchNorm3d(4)),
+        (nn.ConvTranspose2d(4, 4, 1), norms.BatchRenorm2d(4)),
+        (OwnLinear(4, 4), nn.BatchNorm1d(4)),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_layer_that_would_lose_its_normaliser_is_refused(name, layer, norm):
+    known = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()
+    for block in ((layer, norm, nn.ReLU(), *known), (*known, layer, norm, nn.ReLU())):
+        model = nn.Sequential(nn.Sequential(*block), nn.ReLU())
+        before = kinds(model[0])
+        path, kind = f"0.{block.index(layer)}", type(layer).__name__
+        with pytest.raises(
+            ValueError, match=rf"^norm '{name}': {path} is {kind}, not nn.Linear .*normaliser$"
+        ):
+            norms.convert(model, name)
+        assert kinds(model[0]) == before
+
+
+def test_a_last_layer_of_another_class_stays_and_so_do_layers_without_batch_normalisation():
+    def model():
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), OwnLinear(4, 2))
+
+    assert kinds(norms.convert(model(), "cosine")) == "CosineLinear Identity ReLU OwnLinear"
+    assert kinds(norms.convert(model(), "normprop")) == "NormPropLinear Identity Identity OwnLinear"
+    with pytest.raises(ValueError, match="norm 'cosine': 3 is OwnLinear"):
+        norms.convert(model(), "cosine", last=True)
+    plain = norms.convert(nn.Sequential(OwnLinear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)), "cosine")
+    assert kinds(plain) == "OwnLinear CosineLinear Linear"
+
+
+def test_normprop_says_what_it_looked_for():
+    model = nn.Sequential(nn.Conv1d(4, 4, 1), nn.ReLU())
+    with pytest.raises(
+        ValueError, match=r"^norm 'normprop': the model has no Linear or Conv2d before an activa"
+    ):
+        norms.convert(model, "normprop")
+
+
+def test_centered_weight_norm_has_one_default_of_g():
+    by_name = norms.convert(nn.Sequential(nn.Linear(3, 4)), "centered_weight_norm")
+    alone = norms.centered_weight_norm(nn.Sequential(nn.Linear(3, 4)))
+    assert by_name.state_dict().keys() == alone.state_dict().keys()
+    assert norms.options("centered_weight_norm")["learnable"] is False
+    learned = norms.convert(nn.Sequential(nn.Linear(3, 4)), "centered_weight_norm", learnable=True)
+    assert learned[0].parametrizations.weight[0].scale.shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "centered_weight_norm"])
+def test_weight_normalisation_of_a_bare_layer_is_refused_the_second_time(name):
+    layer = norms.convert(nn.Linear(3, 4), name)
+    with pytest.raises(ValueError, match=rf"^norm '{name}': ParametrizedLinear holds no Linear"):
+        norms.convert(layer, name)
+    assert len(layer.parametrizations.weight) == 1
 
 
 def test_shared_modules_stay_shared():
@@ -211,5 +326,6 @@ def test_frozen_stays_frozen_and_meta_stays_meta(name):
 
 def test_the_normalisation_of_the_input_is_left_alone():
     for name in ("normprop", "renorm"):
-        model = nn.Sequential(norms.BatchDataNormalization(6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+        hidden = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()
+        model = nn.Sequential(norms.BatchDataNormalization(6), *hidden, nn.Linear(5, 2))
         assert type(norms.convert(model, name)[0]) is norms.BatchDataNormalization

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.data import DataLoader, TensorDataset
 
 from norms.mean_only import MeanOnlyBatchNorm2d
 from norms.weight import CenteredWeightNorm, centered_weight_norm, data_dependent_init_, weight_norm
@@ -209,23 +210,25 @@ def test_other_hooks_see_the_started_layer():
     assert seen[0].mean(0).abs().max() < 1e-5 and len(layer._forward_hooks) == 1
 
 
-@pytest.mark.filterwarnings("ignore:var_mean")  # torch's word on the empty batch
 @pytest.mark.parametrize("constant", [0.0, 0.1, 300.0])
 def test_units_that_do_not_vary_are_refused_and_the_model_is_as_before(constant):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(50, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 3))
     weight_norm(model)
     before, buffers = copy.deepcopy(model.state_dict()), dict(model.named_buffers())
-    with pytest.raises(ValueError, match=r"^0: unit\(s\) 0, 1, 2, 3, 4, \.\.\. constant or not finite over"):
+    with pytest.raises(ValueError, match=r"^layer 0: units 0, 1, 2, 3, 4, \.\.\. are constant or not fin"):
         data_dependent_init_(model, torch.full((64, 50), constant))
     x = torch.randn(8, 50)
     x[1, 1] = math.nan
-    with pytest.raises(ValueError, match=r"^0: unit\(s\) 0, "):
+    with pytest.raises(ValueError, match=r"^layer 0: units 0, "):
         data_dependent_init_(model, x)
-    with pytest.raises(ValueError, match=r"^0: unit\(s\) 0, "):
+    with pytest.raises(ValueError, match=r"^layer 0: units 0, "):
         data_dependent_init_(model, torch.randn(1, 50))
-    with pytest.raises(ValueError, match=r"^0: unit\(s\) 0, "):
+    with pytest.raises(ValueError, match=r"the batch is empty \(size \[0, 50\]\)$"):
         data_dependent_init_(model, torch.randn(0, 50))
+    for std in (0, -1.0, math.nan, math.inf, True, "a"):
+        with pytest.raises(ValueError, match=r"^std=.*: give None or a number above 0$"):
+            data_dependent_init_(model, torch.randn(8, 50), std=std)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         data_dependent_init_(model, torch.randn(4, 20))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -244,8 +247,18 @@ def test_an_input_that_varies_in_its_last_bits_alone_does_not_vary():
 def test_one_group_that_does_not_vary_is_named():
     layer, x = weight_norm(nn.Conv2d(3, 3, 2, groups=3)), torch.randn(4, 3, 5, 5)
     x[:, 1] = 0
-    with pytest.raises(ValueError, match=r"^ParametrizedConv2d: unit\(s\) 1 constant or not finite"):
+    with pytest.raises(ValueError, match=r"^layer ParametrizedConv2d: units 1 are constant or not finite"):
         data_dependent_init_(layer, x)
+
+
+def test_a_loader_is_no_batch():
+    data = TensorDataset(torch.randn(8, 3))
+    model = weight_norm(nn.Linear(3, 4))
+    for given in (DataLoader(data), data, iter(DataLoader(data)), (x for x in data)):
+        with pytest.raises(
+            TypeError, match=rf"^data_dependent_init_: give one batch, not a .*{type(given).__name__}"
+        ):
+            data_dependent_init_(model, given)
 
 
 def test_a_layer_that_is_not_reached_is_refused():
@@ -311,13 +324,25 @@ def test_weight_norm_walks_a_model_and_leaves_others_alone():
     weight_norm(model)
     found = {name for name, m in model.named_modules() if parametrize.is_parametrized(m)}
     assert found == {"0", "1.0", "3"} and len(model[3].parametrizations.weight) == 1
-    assert parametrize.is_parametrized(weight_norm(Own(3, 4)))  # itself, it is asked for
     copies = copy.deepcopy(model[0]), weight_norm(nn.Conv2d(3, 4, 3))
     copies[1].load_state_dict(model[0].state_dict())
     x = torch.randn(2, 3, 5, 5)
     assert all(torch.equal(other(x), model[0](x)) for other in copies)
     with pytest.raises(RuntimeError, match="state_dict"):
         pickle.dumps(model)
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, centered_weight_norm])
+def test_a_layer_alone_is_left_alone_as_one_within_a_model_is(wrap):
+    class Own(nn.Linear):
+        pass
+
+    twice = wrap(nn.Linear(3, 4))
+    for layer in (twice, Own(3, 4), parametrizations.spectral_norm(nn.Conv2d(3, 4, 2))):
+        before = list(layer.state_dict())
+        with pytest.raises(ValueError, match=rf"^{type(layer).__name__} holds no Linear, .*are left alone"):
+            wrap(layer)
+        assert list(layer.state_dict()) == before
 
 
 @pytest.mark.parametrize("wrap", [weight_norm, centered_weight_norm])
