@@ -118,7 +118,7 @@ def completed(overrides: list[str], config_dir: str | None, running: bool) -> li
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         compose_here = grid.cached(lambda words: compose("config", [*words, *extra]))
         mine = [o for o in overrides if not o.startswith("hydra")]
-        point = grid.points(mine, compose_here)[0]
+        point = grid.points(mine, compose_here, grid.expand(mine, compose_here)[:1])[0]
         typed_keys = {grid.key_of(o) for o in grid.parse(mine)}
         words = [f"{k}={v}" for k, v in point.assignment.items() if k not in typed_keys]
         if running:

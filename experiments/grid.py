@@ -13,10 +13,12 @@ A single run is the first point of the grid that is left; a multirun is all of t
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -29,6 +31,9 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.config import CONF, BadInput, digest, identity, is_group, plain, typed
 
 Compose = Callable[[list[str]], DictConfig]
+
+
+NAMING = ("column", "row")  # keys by which a table's sub-grids are named
 
 
 @dataclass
@@ -125,27 +130,8 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     """All points of the grid as {key: typed value}, seeds outermost so that a first seed of every cell is
     done early.
     """
-    typed_in = parse(overrides)
-    first = head(typed_in)
-    mine = {key_of(o): values(o) for o in typed_in if (o.input_line or "") not in first}
-    cfg = compose(first)
-    table_module(cfg)
-    subgrids: Any = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
-    selecting = [k for k in mine if (k == "column" or is_group(k)) and any(k in g for g in subgrids)]
-    kept = list(subgrids)
-    for key in sorted(selecting, key=lambda k: k != "column"):
-        known = {str(g.get(key)) for g in kept}
-        unknown = [v for v in mine[key] if v not in known]
-        if unknown and key == "column":
-            names = ", ".join(str(g[key]) for g in subgrids)
-            raise BadInput(f"column={','.join(unknown)}: unknown column (this table has {names})")
-        # a value that the grid does not know, such as the user's own data, takes the first sub-grid's place
-        others = [{**kept[0], key: v} for v in unknown]
-        kept = [g for g in kept if str(g.get(key)) in mine[key]] + others
     found: list[dict[str, str]] = []
-    for g in kept:
-        axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
-        axes |= {k: v for k, v in mine.items() if k not in selecting}
+    for axes in subgrids(overrides, compose):
         keys = sorted(axes, key=lambda k: k != "seed")
         found += [
             dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))
@@ -153,14 +139,54 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)
 
 
-def points(overrides: list[str], compose: Compose) -> list[Point]:
-    """Every point typed, checked before anything starts. Points that differ only in what has no effect are
-    one point.
+def subgrids(
+    overrides: list[str], compose: Compose, variants: bool = True
+) -> list[dict[str, list[str]]]:
+    """The table's sub-grids with what was typed put in, each as {key: values as typed}. `variants`: with those
+    that are another variant than the primary one, and so no points of the table.
+    """
+    typed_in = parse(overrides)
+    first = head(typed_in)
+    mine = {key_of(o): values(o) for o in typed_in if (o.input_line or "") not in first}
+    cfg = compose(first)
+    table_module(cfg)
+    own: Any = OmegaConf.to_container(cfg.grid, resolve=True) or [{}]
+    selecting = [k for k in mine if (k in NAMING or is_group(k)) and any(k in g for g in own)]
+    kept = list(own)
+    for key in sorted(selecting, key=lambda k: k not in NAMING):
+        known = {str(g.get(key)) for g in kept}
+        unknown = [v for v in mine[key] if v not in known]
+        if unknown and key in NAMING:
+            names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
+            raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (this table has {names})")
+        # a value that the grid does not know, such as the user's own data, takes the first sub-grid's place
+        others = [{**kept[0], key: v} for v in unknown]
+        kept = [g for g in kept if str(g.get(key)) in mine[key]] + others
+    found = []
+    for g in kept:
+        if g.get("variant") and not variants:
+            continue
+        g = {k: v for k, v in g.items() if k != "variant"}
+        axes = {k: [str(x) for x in v] if isinstance(v, list) else [str(v)] for k, v in g.items()}
+        found.append(axes | {k: v for k, v in mine.items() if k not in selecting})
+    return found
+
+
+def own_norms(cfg: DictConfig) -> set[str]:
+    """The normalisers that the table's own grid has."""
+    return {str(cfg.norm.name), *(str(g["norm"]) for g in cfg.grid if "norm" in g)}
+
+
+def points(
+    overrides: list[str], compose: Compose, assignments: list[dict[str, str]] | None = None
+) -> list[Point]:
+    """Every point typed, checked before anything starts; of all that `overrides` name, or of these. Points
+    that differ only in what has no effect are one point.
     """
     first = head(parse(overrides))
     out: dict[str, Point] = {}
     bases: dict[tuple[str, ...], DictConfig] = {}  # without the grid, which is long to copy
-    for assignment in expand(overrides, compose):
+    for assignment in expand(overrides, compose) if assignments is None else assignments:
         groups = [
             f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
         ]  # what only Hydra can put in
@@ -191,6 +217,67 @@ def points(overrides: list[str], compose: Compose) -> list[Point]:
             ),
         )
     return list(out.values())
+
+
+@dataclass
+class Pattern:
+    """Many points in one: those whose config is this one, with each of `axes` at one of its values. The
+    tables of trials, whose grids are long, are noted so.
+    """
+
+    row: str
+    column: str | None  # None where an axis decides it
+    config: dict[str, Any]  # without the seed and the axes
+    axes: dict[str, list[Any]]
+
+    @property
+    def size(self) -> int:
+        return math.prod(map(len, self.axes.values()))
+
+    def configs(self) -> Iterator[dict[str, Any]]:
+        """Each point's config, without the seed."""
+        for combo in itertools.product(*self.axes.values()):
+            config = copy.deepcopy(self.config)
+            for key, value in zip(self.axes, combo, strict=True):
+                put(config, key, value)
+            yield config
+
+
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[last] = value
+
+
+def drop(config: dict[str, Any], key: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config.get(parent, {})
+    config.pop(last, None)
+
+
+def patterns(overrides: list[str], compose: Compose) -> list[Pattern]:
+    """The grid of a table that names the axes of its trials (`trials` in conf/table/<table>.yaml)."""
+    trials = list(compose(head(parse(overrides))).trials)
+    found = []
+    for axes in subgrids(overrides, compose, variants=False):
+        inner = {k: v for k, v in axes.items() if k in trials}
+        outer = {k: v for k, v in axes.items() if k not in trials and k != "seed"}
+        for combo in itertools.product(*outer.values()):
+            fixed = dict(zip(outer, combo, strict=True))
+            firsts = {k: v[0] for k, v in inner.items()}
+            point = points(overrides, compose, [{**fixed, **firsts, "seed": axes.get("seed", ["0"])[0]}])[0]
+            last = points(
+                overrides, compose, [{**fixed, **{k: v[-1] for k, v in inner.items()}, "seed": "0"}]
+            )[0]
+            config = plain(point.run)
+            for key in ("seed", *trials):
+                drop(config, key)
+            values = {k: list(dict.fromkeys(map(read, v))) for k, v in inner.items()}
+            column = point.column if point.column == last.column else None
+            found.append(Pattern(point.row, column, config, values))
+    return found
 
 
 def at_least_1(key: str, value: Any, none: bool = False) -> None:
@@ -238,10 +325,10 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
     column.
 
     Carried over are the normaliser, the stackable axes and the primary variant's keys; all else is the paper
-    profile's.
+    profile's. In a table of trials, an axis of the search has the list of its values.
     """
-    column = point.assignment.get("column")
-    if column is None:
+    name = next((k for k in NAMING if k in point.assignment), None)
+    if name is None:
         return None
     table = point.run.table
     base = compose([f"table={table}", "profile=paper"])
@@ -253,10 +340,16 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
     words = [
         f"table={table}",
         "profile=paper",
-        f"column={column}",
+        f"{name}={point.assignment[name]}",
         "seed=0",
         *(f"{k}={v}" for k, v in carried.items()),
     ]
+    if base.trials:
+        found = patterns(words, compose)[0]
+        for key, values in found.axes.items():
+            if key != "data.options.set":
+                put(found.config, key, values)
+        return found.config
     config = plain(points(words, compose)[0].run)
     config.pop("seed", None)
     return config

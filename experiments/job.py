@@ -195,6 +195,9 @@ class Job:
                 if over:
                     break
         self.weights = [weights_hash(state.net, k) for k in range(len(self.ids))]
+        for name, values in getattr(state, "extras", {}).items():  # figures by layer, not by epoch
+            for k, curves in enumerate(self.curves):
+                curves[name] = values[k]
 
     def take_down(self, metrics: dict[str, Any]) -> None:
         """One epoch's metrics into each member's curves, up to its divergence."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -83,7 +85,9 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
             p["config"]["norm"]["name"]: provenance.code_hash(module, p["config"]["norm"]["name"])
             for p in g["points"]
         }
-        wanted = {config.digest({**p["config"], "seed": s}): p for p in g["points"] for s in g["seeds"]}
+        wanted = {
+            config.digest({**c, "seed": s}): p for p in g["points"] for c in configs(p) for s in g["seeds"]
+        }
         done = {c: by_config[c] for c in wanted.keys() & by_config.keys()}  # whichever profile it ran under
         alive = running.keys() & wanted.keys()
         others = {c for c, r in by_config.items() if r["profile"] == profile} - wanted.keys()
@@ -105,6 +109,11 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
             )
         )
     return rows
+
+
+def configs(point: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of a point of grid.json: its config, or those that a pattern stands for."""
+    return grid.Pattern(**point).configs() if "axes" in point else iter([point["config"]])
 
 
 if __name__ == "__main__":

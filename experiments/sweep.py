@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,9 @@ def on_grid(run: dict[str, Any], noted: dict[str, Any], profile: str) -> bool:
     free = {"seed", "norm", *noted["primary"]}
     mine = {k: v for k, v in run.items() if k not in free and v is not None}
     points = noted["profiles"].get(profile, {}).get("points", [])
-    return any(all(p["config"].get(k) == v for k, v in mine.items()) for p in points)
+    return any(
+        all(p["config"].get(k) == v for k, v in mine.items()) for p in points if "axes" not in p
+    ) or any("axes" in p for p in points)
 
 
 def left_by(
@@ -201,7 +203,7 @@ def drop_unfit(
     own, and whatever was typed of the parts of a network or its training: a forward and backward pass of two
     examples through the real network.
     """
-    own = compose([f"table={cfg.table}"]).norm.name
+    own = grid.own_norms(compose([f"table={cfg.table}", f"profile={cfg.profile}"]))
     words = {grid.key_of(o): grid.values(o) for o in grid.parse(overrides) if not o.is_delete()}
     plain = ("optimizer.lr", "optimizer.l2")  # checked by their values
     parts = [
@@ -213,14 +215,14 @@ def drop_unfit(
     kept, lines = [], []
     for p in points:
         run = p.run
-        if run.norm.name == own and not parts:
+        if run.norm.name in own and not parts:
             kept.append(p)
             continue
         built = [config.identity(part) for part in (run.norm, run.model, run.optimizer)]
-        key = config.canonical([built, run.placement, run.data.name])
+        key = config.canonical([built, run.placement, run.data.name, run.data.options])
         if key not in tried:
             tried[key] = why = why_unfit(p, compose)
-            if why and run.norm.name != own:
+            if why and run.norm.name not in own:
                 lines.append(
                     f"norm={run.norm.name} does not fit model={run.model.name} on {run.data.name}: {why}"
                 )
@@ -270,8 +272,9 @@ def leave_notes(
     date; `points`: all of the sweep, done ones included.
     """
     cache: dict[str, str | None] = {}
+    trials = list(cfg.trials)
     for p in todo:
-        same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed"})
+        same = config.canonical({k: v for k, v in p.assignment.items() if k != "seed" and k not in trials})
         if same not in cache:
             paper = grid.paper_config(p, compose)
             cache[same] = None if paper is None else config.digest(paper)
@@ -307,6 +310,7 @@ def write_grid(
         "codes": {name: provenance.code_hash(base.module, name) for name in sorted(layers)},
         "norm": base.norm.name,
         "primary": dict(base.get("primary", {})),
+        "trials": list(base.trials),
         "conf": _conf_digest(),
         "profiles": {},
     }
@@ -316,13 +320,19 @@ def write_grid(
     wanted = set(there) if profile is None else {profile, *old.get("profiles", {})} & set(there)
     for name in sorted(wanted - note["profiles"].keys()):
         words = [f"table={table}", f"profile={name}"]
-        seeds = sorted({int(typed_in["seed"]) for typed_in in grid.expand(words, compose)})
-        found: dict[str, dict[str, Any]] = {}
-        for p in grid.points([*words, f"seed={seeds[0]}"], compose):
-            c = config.plain(p.run)
-            del c["seed"]
-            found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
-        note["profiles"][name] = {"seeds": seeds, "points": list(found.values())}
+        seeds = sorted(
+            {int(seed) for axes in grid.subgrids(words, compose) for seed in axes.get("seed", ["0"])}
+        )
+        if base.trials:
+            points = [asdict(p) for p in grid.patterns(words, compose)]
+        else:
+            found: dict[str, dict[str, Any]] = {}
+            for p in grid.points([*words, f"seed={seeds[0]}"], compose):
+                c = config.plain(p.run)
+                del c["seed"]
+                found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
+            points = list(found.values())
+        note["profiles"][name] = {"seeds": seeds, "points": points}
     if folder is not None and note != old:
         store.write(folder / "grid.json", orjson.dumps(note))
     return note

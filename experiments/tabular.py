@@ -3,12 +3,12 @@ a time (Klambauer et al., arXiv 1706.02515).
 
 From the paper: the networks and their grids, SELU's initial values and dropout, 100 epochs, the epoch chosen
 on the validation curve smoothed by a moving average of 10 values. Ours, where it is silent: batches of at
-most 128 (as in the authors' public script for another figure), weights N(0, 2 / fan_in) for ReLU, standardised
-inputs, the moving average taken over the last 10 epochs.
+most 128 (as in the authors' public script for another figure), weights N(0, 2 / fan_in) for ReLU, inputs
+standardised, the moving average taken over the last 10 epochs.
 
-Members of a population differ in seed, learning rate and dropout rate. Their dropout masks are drawn outside
-`vmap`, from each seed's own generator, and their data order from seed and epoch, so that a member is the same
-run that it would be alone.
+Members of a population differ in seed, learning rate and dropout rate. Initial values and dropout masks come
+from each seed's own generators, the data order from seed and epoch, so that a member is the same run that it
+would be alone.
 """
 
 from __future__ import annotations
@@ -159,23 +159,26 @@ def can_stack(run: Run) -> bool:
     return "." not in run.norm.name and (run.model.units or 0) <= 128
 
 
-def build_model(run: Run, inputs: int, outputs: int) -> Any:
-    """The network of one member; ValueError, one line, where the normaliser does not fit it."""
+def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
+    """The stacked network of these members; ValueError, one line, where the normaliser does not fit it."""
     import norms
     from experiments.models.fnn import FNN, HighwayNet, ResidualNet, widths
 
+    run = runs[0]
     m, options = run.model, dict(run.norm.options)
     if run.statistics == "never":
         options["momentum"] = 0.0  # the averages stay 0 and 1, and that is what evaluation takes
-    kind = {"snn": "snn", "weight_norm": "weight"}.get(run.norm.name, "relu")
     norm = partial(norms.build, "none" if run.norm.name in NO_LAYER else run.norm.name, **options)
-    layers, units, dropout = m.layers or 0, m.units or 0, m.dropout or 0.0
+    layers, units, form = m.layers or 0, m.units or 0, str(m.form)
+    members = [r.seed for r in runs], [r.model.dropout or 0.0 for r in runs]
     if m.name == "highway":
-        return HighwayNet(inputs, layers, units, outputs, dropout)
+        return HighwayNet(*members, inputs, layers, units, outputs)
     if m.name == "resnet":
-        return ResidualNet(inputs, layers, units, outputs, norm, str(m.form), m.bottleneck, dropout)
-    hidden = widths(layers, units, str(m.form), outputs)
-    return FNN(inputs, hidden, outputs, kind, norm, run.placement, dropout)
+        inner = units if m.bottleneck is None else max(1, round(units * m.bottleneck))
+        return ResidualNet(*members, inputs, layers, units, outputs, norm, inner)
+    kind = {"snn": "snn", "weight_norm": "weight"}.get(run.norm.name, "relu")
+    hidden = widths(layers, units, form, outputs)
+    return FNN(*members, inputs, hidden, outputs, kind, norm, run.placement)
 
 
 def batches(n: int, batch_size: int) -> tuple[int, int]:
@@ -193,24 +196,19 @@ class State:
         import torch
 
         from experiments import measure
-        from experiments.stacked import StackedNet
 
         self.runs, self.data, self.device = runs, measure.to_device(data, device), device
         n, inputs = data.x_train.shape
         must(n >= 2, "data", data.name, f"{n} training rows are too few (a batch needs 2)")
         self.tasks = data.y_train.shape[1] if data.y_train.dim() == 2 else 0  # 0: one class of several
         self.steps_per_epoch, self.batch = batches(n, runs[0].batch_size)
-        models = []
-        for r in runs:
-            torch.manual_seed(r.seed)  # members of one seed share initial values, data order and masks
-            models.append(build_model(r, inputs, self.tasks or len(data.classes)).to(device))
-        self.net = StackedNet(models)
-        # One rate a member, shaped to go with each parameter [K, ...]; a single member's has no K.
-        rates = torch.tensor(
-            [r.optimizer.lr for r in runs], device=device, dtype=next(models[0].parameters()).dtype
-        )
+        # Members of one seed share initial values, data order and masks, so that seeds pair.
+        self.net = build(runs, inputs, self.tasks or len(data.classes))
+        self.net.to(device, data.x_train.dtype)
+        # One rate a member, shaped to go with each parameter [K, ...]; a single normaliser's has no K.
+        rates = torch.tensor([-r.optimizer.lr for r in runs], device=device, dtype=data.x_train.dtype)
         self.rates = [
-            -rates.view(-1, *[1] * (p.dim() - 1)) if self.net.size > 1 else -rates[0]
+            rates.view(-1, *[1] * (p.dim() - 1)) if len(p) == len(runs) > 1 else rates[0]
             for _, p in self.net.named_parameters()
         ]
         self.epoch = 0
@@ -250,13 +248,13 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     while state.epoch < run.epochs:
         net.train()
         order = torch.stack([measure.shuffle(n, r.seed, state.epoch) for r in state.runs]).to(state.device)
-        masks = Masks(state.runs, net.single.hidden, state.epoch, state.device)
+        masks = Masks(state.runs, net.hidden, state.epoch, data.x_train)
         total = torch.zeros(K, device=state.device)
         for i in range(steps):
             index = order[:, i * B : (i + 1) * B]  # [K, B]
             logits = net(take(data.x_train, index), masks=masks.draw(B))  # [K, B, C]
             loss = losses(logits, data.y_train[index])  # [K]
-            grads = torch.autograd.grad(loss.sum(), parameters)
+            grads = torch.autograd.grad(loss.sum(), parameters)  # losses do not mix: each its own
             with torch.no_grad():
                 for p, g, decay, rate in zip(parameters, grads, decayed, state.rates, strict=True):
                     if decay and run.optimizer.l2:  # l2 * sum w^2 in the loss is a gradient of 2 l2 w
@@ -286,12 +284,12 @@ class Masks:
     Members of one seed see the same random numbers, 16 bits each, whatever their rate.
     """
 
-    def __init__(self, runs: Sequence[Run], hidden: Sequence[int], epoch: int, device: Any) -> None:
+    def __init__(self, runs: Sequence[Run], hidden: Sequence[int], epoch: int, like: Any) -> None:
         import numpy as np
 
         rates = np.array([r.model.dropout or 0.0 for r in runs])
         seeds = sorted({r.seed for r in runs})
-        self.hidden, self.device, self.some = list(hidden), device, bool(rates.any())
+        self.hidden, self.like, self.some = list(hidden), like, bool(rates.any())
         self.who = [seeds.index(r.seed) for r in runs]
         self.limits = np.round(rates * 65536).astype(np.uint32)[:, None, None]
         self.generators = [np.random.SFC64([seed, epoch, 7]) for seed in seeds]  # 7: not the stream of others
@@ -309,7 +307,7 @@ class Masks:
         masks, at = [], 0
         for width in self.hidden:
             piece = numbers[:, at : at + batch * width].reshape(-1, batch, width)
-            masks.append(torch.from_numpy(piece >= self.limits).to(self.device, torch.float32))
+            masks.append(torch.from_numpy(piece >= self.limits).to(self.like))
             at += batch * width
         return masks
 
@@ -375,8 +373,6 @@ def probe(state: State, when: str) -> dict[str, list[list[float]]]:
     """
     import torch
 
-    from experiments.stacked import activations
-
     data, net = state.data, state.net
     x, y = data.x_train[:PROBED], data.y_train[:PROBED]
     K, kept = len(state.runs), [b.clone() for _, b in net.named_buffers()]
@@ -386,7 +382,8 @@ def probe(state: State, when: str) -> dict[str, list[list[float]]]:
         for name, p in net.named_parameters()
         if name.startswith("linears.") and name.endswith("weight")
     }
-    logits, seen = activations(net, x)  # [K, B, C], L of [K, B, H]
+    seen: list[Any] = []
+    logits = net(x, shared=True, seen=seen)  # [K, B, C], L of [K, B, H]
     loss = losses(logits, y.expand(K, *y.shape))
     grads = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
     with torch.no_grad():

@@ -1,20 +1,27 @@
 """The fully connected networks of Tables 5 and 6 (Klambauer et al., arXiv 1706.02515): plain, highway and
 residual, with one of the survey's normalisers or none.
 
-Dropout masks come from outside: a stacked population draws each member's own, and a network that is trained
-alone has the same ones.
+K networks of one architecture are one stacked network: K members, a batch x [K, B, D] of each, logits
+[K, B, C]. A layer of all members is one batched product, which for small layers on a CPU is the difference
+between the cost of starting operations and that of arithmetic. With K = 1 it is the network alone, by the
+same code. Normalisers are torch modules of one member, stacked by `experiments.population`.
+
+Dropout masks come from outside (each member's own), as do the generators of the initial values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.population import Population
+
 Normaliser = Callable[[int], nn.Module]
-SELU_LIMIT = -1.7580993408473766  # alpha' = -lambda alpha, to which AlphaDropout sets a unit
+Masks = Sequence[Tensor] | None  # [K, B, H] of 0 and 1 for each hidden layer; None: no dropout
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def widths(layers: int, units: int, form: str, outputs: int) -> list[int]:
@@ -26,166 +33,244 @@ def widths(layers: int, units: int, form: str, outputs: int) -> list[int]:
     return [max(1, round(units * (outputs / units) ** (i / layers))) for i in range(layers)]
 
 
-class WeightNormLinear(nn.Linear):
-    """y = g v x / |v| + b, torch's weight_norm(nn.Linear) in operations that vmap can batch; g = |v| at the
-    start.
+def selu(x: Tensor) -> Tensor:
+    """SELU; on a CPU with exp(x) - 1 in the place of torch's expm1, which takes ten times as long and is no better
+    than 1e-7 of it here.
     """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
-        self.gain = nn.Parameter(torch.empty(outputs, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(self.weight, dim=1, keepdim=True)
-        return F.linear(x, self.weight * (self.gain / length), self.bias)
+    if not x.is_cpu or x.dtype != torch.float32:
+        return F.selu(x)
+    negative = x.clamp(max=0).exp() - 1
+    return SELU_SCALE * torch.add(F.relu(x), negative, alpha=SELU_ALPHA)
 
 
-class Dropout(nn.Module):
-    """Dropout by a given mask [B, H] of 0 and 1, at a rate that is a buffer, so that members of a population
-    may differ in it. alpha: AlphaDropout, which leaves mean 0 and variance 1 (the paper's section on it).
-    """
+class Linear:
+    """y = W x + b of K members: weight [K, outputs, inputs], bias [K, outputs]. `gain` [K, outputs, 1] makes
+    it weight normalisation: W = gain v / |v|, |v| at the start.
 
-    rate: Tensor
-
-    def __init__(self, rate: float, alpha: bool) -> None:
-        super().__init__()
-        self.alpha = alpha
-        self.register_buffer("rate", torch.tensor(rate))
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return x
-        keep = 1 - self.rate
-        if not self.alpha:
-            return x * (mask / keep)
-        # y = a (x m + alpha' (1 - m)) + b, a = (q + alpha'^2 q (1 - q))^-1/2, b = -a (1 - q) alpha'
-        a = (keep + SELU_LIMIT**2 * keep * self.rate).rsqrt()
-        return torch.addcmul(a * SELU_LIMIT * keep, x - SELU_LIMIT, a * mask)
-
-
-class FNN(nn.Module):
-    """x [B, D], masks [B, H] of each hidden layer or None -> logits [B, outputs].
-
-    Hidden layers: linear, ReLU, norm with placement "after" (the authors' public script), linear, norm, ReLU
-    with "before"; kind "snn": linear, SELU, AlphaDropout; "weight": weight-normalised linear, ReLU.
-    Weights N(0, c / fan_in), c = 1 for SELU, 2 for ReLU, biases 0.
+    Initial values: N(0, c / inputs) by each member's generator; biases `bias`.
     """
 
     def __init__(
         self,
+        inputs: int,
+        outputs: int,
+        generators: Sequence[torch.Generator],
+        c: float = 2.0,
+        bias: float = 0.0,
+        weight_norm: bool = False,
+    ) -> None:
+        draw = [torch.randn(outputs, inputs, generator=g) for g in generators]
+        self.weight = torch.stack(draw).mul_((c / inputs) ** 0.5)
+        self.bias = torch.full((len(generators), outputs), bias)
+        self.gain = torch.linalg.vector_norm(self.weight, dim=2, keepdim=True) if weight_norm else None
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        yield from (("weight", self.weight), ("bias", self.bias))
+        if self.gain is not None:
+            yield "gain", self.gain
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if self.gain is not None:
+            weight = weight * (self.gain / torch.linalg.vector_norm(weight, dim=2, keepdim=True))
+        return torch.baddbmm(self.bias[:, None], x, weight.transpose(1, 2))
+
+
+class Stacked:
+    """K networks as one; what a caller of `Population` needs of it."""
+
+    hidden: list[int]  # outputs of the hidden layers that have dropout behind them
+    alpha_dropout = False
+
+    def __init__(self, seeds: Sequence[int], rates: Sequence[float]) -> None:
+        self.size = len(seeds)
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.rate = torch.tensor(rates)[:, None, None]
+        self.layers: dict[str, Linear] = {}
+        self.norms: dict[str, Population] = {}
+        self.training = True
+
+    def linear(self, name: str, inputs: int, outputs: int, **options: float) -> Linear:
+        weight_norm = bool(options.pop("weight_norm", False))
+        self.layers[name] = Linear(inputs, outputs, self.generators, weight_norm=weight_norm, **options)
+        return self.layers[name]
+
+    def norm(self, name: str, make: Normaliser, width: int) -> Population:
+        self.norms[name] = Population([make(width) for _ in range(self.size)])
+        return self.norms[name]
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """Once, after the layers are there; parameters need gradients from then on."""
+        for layer in self.layers.values():
+            for key, p in layer.parameters():
+                setattr(layer, key, p.to(device, dtype).requires_grad_())
+        for norm in self.norms.values():
+            norm.single.to(device if norm.size == 1 else "meta", dtype)
+            if norm.size > 1:
+                norm.params = {
+                    k: p.detach().to(device, dtype).requires_grad_() for k, p in norm.params.items()
+                }
+                norm.buffers = {
+                    k: b.to(device, dtype if b.is_floating_point() else None) for k, b in norm.buffers.items()
+                }
+        self.rate = self.rate.to(device, dtype)
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """All with a leading K, but those of a single normaliser."""
+        for name, layer in self.layers.items():
+            yield from ((f"{name}.{key}", p) for key, p in layer.parameters())
+        for name, norm in self.norms.items():
+            yield from ((f"{name}.{key}", p) for key, p in norm.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        for name, norm in self.norms.items():
+            yield from ((f"{name}.{key}", b) for key, b in norm.named_buffers())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {k: v.detach() for k, v in [*self.named_parameters(), *self.named_buffers()]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for k, v in [*self.named_parameters(), *self.named_buffers()]:
+            v.copy_(state[k])
+
+    def parameter_count(self) -> int:
+        """Of one member."""
+        return sum(p.numel() for _, p in self.named_parameters()) // self.size
+
+    def train(self, mode: bool = True) -> None:
+        self.training = mode
+        for norm in self.norms.values():
+            norm.train(mode)
+
+    def eval(self) -> None:
+        self.train(False)
+
+    def __call__(
+        self, x: Tensor, shared: bool = False, masks: Masks = None, seen: list[Tensor] | None = None
+    ) -> Tensor:
+        """Logits [K, B, C] for x [K, B, D], or with shared=True for one batch [B, D] given to all. `seen`
+        takes the output of every hidden layer [K, B, H], before dropout.
+        """
+        return self.forward(
+            x.expand(self.size, *x.shape) if shared else x, masks, [] if seen is None else seen
+        )
+
+    def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    def drop(self, x: Tensor, masks: Masks, layer: int) -> Tensor:
+        """Dropout x m / q, or AlphaDropout, which leaves mean 0 and variance 1 (q = 1 - rate, alpha' = selu's
+        lower limit): a (x m + alpha' (1 - m)) + b, a = (q + alpha'^2 q (1 - q))^-1/2, b = -a (1 - q) alpha'.
+        """
+        if masks is None:
+            return x
+        mask, q = masks[layer], 1 - self.rate
+        if not self.alpha_dropout:
+            return x * (mask / q)
+        limit = -SELU_ALPHA * SELU_SCALE
+        a = (q + limit**2 * q * self.rate).rsqrt()
+        return torch.addcmul(a * limit * q, x - limit, a * mask)
+
+
+class FNN(Stacked):
+    """Hidden layers of kind "relu": linear, ReLU, norm with placement "after" (the authors' public script),
+    linear, norm, ReLU with "before"; "snn": linear, SELU, AlphaDropout; "weight": weight-normalised linear,
+    ReLU. Weights N(0, c / fan_in), c = 1 for SELU, 2 for ReLU, biases 0.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        rates: Sequence[float],
         inputs: int,
         hidden: Sequence[int],
         outputs: int,
         kind: str,
         norm: Normaliser,
         placement: str | None,
-        dropout: float,
     ) -> None:
-        super().__init__()
-        self.hidden, self.snn, self.before = list(hidden), kind == "snn", placement == "before"
-        linear = WeightNormLinear if kind == "weight" else nn.Linear
+        super().__init__(seeds, rates)
+        self.hidden, self.alpha_dropout, self.before = list(hidden), kind == "snn", placement == "before"
+        options = {"c": 1.0 if kind == "snn" else 2.0, "weight_norm": kind == "weight"}
         sizes = [inputs, *hidden]
-        self.linears = nn.ModuleList(linear(i, o) for i, o in zip(sizes, hidden, strict=False))
-        self.norms = nn.ModuleList(norm(o) for o in hidden)
-        self.drop = Dropout(dropout, self.snn)
-        self.out = linear(sizes[-1], outputs)
-        initial_(self, 1.0 if self.snn else 2.0)
+        self.linears = [
+            self.linear(f"linears.{i}", sizes[i], width, **options) for i, width in enumerate(hidden)
+        ]
+        self.after = [self.norm(f"norms.{i}", norm, width) for i, width in enumerate(hidden)]
+        self.out = self.linear("out", sizes[-1], outputs, **options)
 
-    def forward(
-        self, x: Tensor, masks: Sequence[Tensor] | None = None, seen: list[Tensor] | None = None
-    ) -> Tensor:
-        """`seen`: takes the output of every hidden layer, before dropout."""
-        for i, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
+    def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
+        for i, (linear, norm) in enumerate(zip(self.linears, self.after, strict=True)):
             x = linear(x)
-            if self.snn:
-                x = F.selu(x)
+            if self.alpha_dropout:
+                x = selu(x)
             else:
                 x = F.relu(norm(x)) if self.before else norm(F.relu(x))
-            if seen is not None:
-                seen.append(x)
-            x = self.drop(x, masks[i] if masks is not None else None)
+            seen.append(x)
+            x = self.drop(x, masks, i)
         return self.out(x)
 
 
-class HighwayNet(nn.Module):
+class HighwayNet(Stacked):
     """Highway network (Srivastava et al., arXiv 1505.00387): y = T(x) H(x) + (1 - T(x)) x, with a linear
     layer and ReLU in front that makes `units` of the inputs; H has a ReLU, T is a sigmoid whose bias starts
     at -2.
     """
 
-    def __init__(self, inputs: int, layers: int, units: int, outputs: int, dropout: float) -> None:
-        super().__init__()
+    def __init__(
+        self, seeds: Sequence[int], rates: Sequence[float], inputs: int, layers: int, units: int, outputs: int
+    ) -> None:
+        super().__init__(seeds, rates)
         self.hidden = [units] * layers
-        self.first = nn.Linear(inputs, units)
-        self.linears = nn.ModuleList(nn.Linear(units, units) for _ in range(layers))
-        self.gates = nn.ModuleList(nn.Linear(units, units) for _ in range(layers))
-        self.drop = Dropout(dropout, alpha=False)
-        self.out = nn.Linear(units, outputs)
-        initial_(self, 2.0)
-        for gate in self.gates:
-            nn.init.normal_(gate.weight, std=units**-0.5)
-            nn.init.constant_(gate.bias, -2.0)
+        self.first = self.linear("first", inputs, units)
+        self.linears = [self.linear(f"linears.{i}", units, units) for i in range(layers)]
+        self.gates = [self.linear(f"gates.{i}", units, units, c=1.0, bias=-2.0) for i in range(layers)]
+        self.out = self.linear("out", units, outputs)
 
-    def forward(
-        self, x: Tensor, masks: Sequence[Tensor] | None = None, seen: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
         x = F.relu(self.first(x))
         for i, (linear, gate) in enumerate(zip(self.linears, self.gates, strict=True)):
             x = torch.lerp(x, F.relu(linear(x)), torch.sigmoid(gate(x)))
-            if seen is not None:
-                seen.append(x)
-            x = self.drop(x, masks[i] if masks is not None else None)
+            seen.append(x)
+            x = self.drop(x, masks, i)
         return self.out(x)
 
 
-class ResidualNet(nn.Module):
+class ResidualNet(Stacked):
     """Residual blocks y = ReLU(x + norm(W2 ReLU(norm(W1 x)))) of two layers behind a linear layer with ReLU
-    (He et al., arXiv 1512.03385, made fully connected). form "diavolo": W1 maps to `bottleneck` times as many
-    units; "rectangular": to as many.
+    (He et al., arXiv 1512.03385, made fully connected); W1 maps to `inner` units.
     """
 
     def __init__(
         self,
+        seeds: Sequence[int],
+        rates: Sequence[float],
         inputs: int,
         blocks: int,
         units: int,
         outputs: int,
         norm: Normaliser,
-        form: str,
-        bottleneck: float | None,
-        dropout: float,
+        inner: int,
     ) -> None:
-        super().__init__()
-        inner = units if form == "rectangular" else max(1, round(units * (bottleneck or 1.0)))
+        super().__init__(seeds, rates)
         self.hidden = [units] * blocks
-        self.first = nn.Linear(inputs, units)
-        self.linears = nn.ModuleList(nn.Linear(units, inner) for _ in range(blocks))
-        self.backs = nn.ModuleList(nn.Linear(inner, units) for _ in range(blocks))
-        self.norms = nn.ModuleList(norm(inner) for _ in range(blocks))
-        self.back_norms = nn.ModuleList(norm(units) for _ in range(blocks))
-        self.drop = Dropout(dropout, alpha=False)
-        self.out = nn.Linear(units, outputs)
-        initial_(self, 2.0)
+        self.first = self.linear("first", inputs, units)
+        self.blocks = [
+            (
+                self.linear(f"linears.{i}", units, inner),
+                self.norm(f"norms.{i}", norm, inner),
+                self.linear(f"backs.{i}", inner, units),
+                self.norm(f"back_norms.{i}", norm, units),
+            )
+            for i in range(blocks)
+        ]
+        self.out = self.linear("out", units, outputs)
 
-    def forward(
-        self, x: Tensor, masks: Sequence[Tensor] | None = None, seen: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
         x = F.relu(self.first(x))
-        blocks = zip(self.linears, self.norms, self.backs, self.back_norms, strict=True)
-        for i, (linear, norm, back, back_norm) in enumerate(blocks):
+        for i, (linear, norm, back, back_norm) in enumerate(self.blocks):
             x = F.relu(x + back_norm(back(F.relu(norm(linear(x))))))
-            if seen is not None:
-                seen.append(x)
-            x = self.drop(x, masks[i] if masks is not None else None)
+            seen.append(x)
+            x = self.drop(x, masks, i)
         return self.out(x)
-
-
-@torch.no_grad()
-def initial_(model: nn.Module, c: float) -> None:
-    """Weights N(0, c / fan_in), biases 0, gains of weight normalisation |v|."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=(c / module.in_features) ** 0.5)
-            nn.init.zeros_(module.bias)
-        if isinstance(module, WeightNormLinear):
-            module.gain.copy_(torch.linalg.vector_norm(module.weight, dim=1, keepdim=True))
