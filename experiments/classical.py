@@ -1,5 +1,5 @@
-"""Support vector machine and random forest of Table 5, by scikit-learn: fitted once, in the form of a training
-of one epoch.
+"""Support vector machine and random forest of Table 5, by scikit-learn: fitted once, in the form of a
+training of one epoch.
 """
 
 from __future__ import annotations

@@ -139,11 +139,9 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)
 
 
-def subgrids(
-    overrides: list[str], compose: Compose, variants: bool = True
-) -> list[dict[str, list[str]]]:
-    """The table's sub-grids with what was typed put in, each as {key: values as typed}. `variants`: with those
-    that are another variant than the primary one, and so no points of the table.
+def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> list[dict[str, list[str]]]:
+    """The table's sub-grids with what was typed put in, each as {key: values as typed}. `variants`: with
+    those that are another variant than the primary one, and so no points of the table.
     """
     typed_in = parse(overrides)
     first = head(typed_in)

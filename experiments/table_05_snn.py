@@ -7,8 +7,8 @@ counts; nothing is trained again. What the networks are and how they train is `e
 forest are `experiments.classical`.
 
 From the paper: methods, grids (profile `paper`), 15 % of the training part for validation, 100 epochs. Ours,
-where it is silent: plain gradient descent on batches of at most 128, the norm's place (after the activation as
-in the authors' public script for another figure; `placement=before` is a variant), highway networks of a
+where it is silent: plain gradient descent on batches of at most 128, the norm's place (after the activation
+as in the authors' public script for another figure; `placement=before` is a variant), highway networks of a
 fixed width, residual blocks of two layers without a norm, the grids of SVM and forest.
 """
 

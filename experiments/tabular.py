@@ -52,6 +52,7 @@ class Run:
     optimizer: Optimizer
     placement: Optional[str]  # noqa: UP045 -- of a layer: before | after the activation
     statistics: Optional[str]  # noqa: UP045 -- of batch normalisation: updated | never
+    dropout_kind: Optional[str]  # noqa: UP045 -- of a self-normalizing network: alpha | plain
     batch_size: int
     epochs: int
     seed: int
@@ -117,6 +118,13 @@ def check(run: Run) -> Run:
         must(run.statistics in ("updated", "never"), "statistics", run.statistics, "choose updated or never")
     else:
         run = replace(run, statistics=None)
+    if run.norm.name == "snn":
+        must(
+            run.dropout_kind in ("alpha", "plain"), "dropout_kind", run.dropout_kind, "choose alpha or plain"
+        )
+        run = run if rate else replace(run, dropout_kind="alpha")
+    else:
+        run = replace(run, dropout_kind=None)
     return replace(run, model=replace(m, dropout=rate, C=None, gamma=None, max_features=None, trees=None))
 
 
@@ -137,7 +145,7 @@ def _classical(run: Run) -> Run:
         m = replace(m, C=None, gamma=None)
     m = replace(m, layers=None, units=None, form=None, bottleneck=None, dropout=None)
     return replace(
-        run, model=m, placement=None, statistics=None, batch_size=0, epochs=1,
+        run, model=m, placement=None, statistics=None, dropout_kind=None, batch_size=0, epochs=1,
         optimizer=Optimizer("none", 0.0, 0.0, {}), norm=Norm("none", {}),
     )  # fmt: skip
 
@@ -168,7 +176,7 @@ def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
     m, options = run.model, dict(run.norm.options)
     if run.statistics == "never":
         options["momentum"] = 0.0  # the averages stay 0 and 1, and that is what evaluation takes
-    norm = partial(norms.build, "none" if run.norm.name in NO_LAYER else run.norm.name, **options)
+    norm = None if run.norm.name in NO_LAYER else partial(norms.build, run.norm.name, **options)
     layers, units, form = m.layers or 0, m.units or 0, str(m.form)
     members = [r.seed for r in runs], [r.model.dropout or 0.0 for r in runs]
     if m.name == "highway":
@@ -178,7 +186,8 @@ def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
         return ResidualNet(*members, inputs, layers, units, outputs, norm, inner)
     kind = {"snn": "snn", "weight_norm": "weight"}.get(run.norm.name, "relu")
     hidden = widths(layers, units, form, outputs)
-    return FNN(*members, inputs, hidden, outputs, kind, norm, run.placement)
+    alpha = run.dropout_kind != "plain"
+    return FNN(*members, inputs, hidden, outputs, kind, norm, run.placement, alpha)
 
 
 def batches(n: int, batch_size: int) -> tuple[int, int]:

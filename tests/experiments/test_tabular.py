@@ -1,0 +1,356 @@
+"""Networks, masks, losses, AUC and the population of Tables 5 and 6, each against something independent."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional as F
+
+from data import DataSet
+from experiments import tabular
+from experiments.config import BadInput, Data, Norm, Optimizer
+from experiments.models.fnn import FNN, HighwayNet, Linear, ResidualNet, selu, widths
+
+F64 = torch.float64
+METHODS = {
+    "snn": {"norm": "snn", "dropout": 0.05},
+    "msra": {"norm": "none", "dropout": 0.5},
+    "batch": {"norm": "batch"},
+    "batch before": {"norm": "batch", "placement": "before"},
+    "layer": {"norm": "layer"},
+    "weight": {"norm": "weight_norm", "dropout": 0.5},
+    "highway": {"model": "highway", "dropout": 0.5},
+    "resnet": {"model": "resnet"},
+    "resnet with batch": {"model": "resnet", "norm": "batch", "form": "diavolo", "bottleneck": 0.5},
+    "rms": {"norm": "rms"},
+}
+
+
+def run(
+    model="fnn", norm="none", dropout=0.0, lr=0.1, seed=0, placement="after", statistics="updated", **more
+):
+    network = {"layers": 3, "units": 12, "form": "rectangular", "bottleneck": None} | {
+        k: v for k, v in more.items() if k in ("layers", "units", "form", "bottleneck", "C", "gamma")
+    }
+    network = {"C": None, "gamma": None, "max_features": None, "trees": None} | network
+    rest = {"batch_size": 20, "epochs": 4, "dropout_kind": "alpha"} | {
+        k: v for k, v in more.items() if k in ("batch_size", "epochs", "dropout_kind")
+    }
+    return tabular.Run(
+        "T5", Data("d", 0.15, None, None, {}), tabular.Network(model, dropout=dropout, **network),
+        Norm(norm, {}), Optimizer("SGD", lr, more.get("l2", 0.0), {}), placement, statistics, seed=seed,
+        **rest,
+    )  # fmt: skip
+
+
+def dataset(n=150, classes=3, tasks=0, dtype=torch.float32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=g).to(dtype)
+    y = (x[:, :classes] + 0.5 * torch.randn(n, classes, generator=g)).argmax(1)
+    if tasks:
+        y = (x[:, :tasks] > 0).to(dtype)
+        y[torch.rand(y.shape, generator=g) < 0.3] = torch.nan
+    a, b = 2 * n // 3, 5 * n // 6
+    parts = {"train": slice(0, a), "val": slice(a, b), "test": slice(b, n)}
+    cut = {f"{v}_{part}": t[where] for part, where in parts.items() for v, t in (("x", x), ("y", y))}
+    return DataSet(
+        name="d", classes=tuple("abcdef"[:classes]), fingerprint="", source="", licence="", notes=(),
+        error="auc" if tasks else "error", **cut,
+    )  # fmt: skip
+
+
+def trained(runs, data):
+    state = tabular.State([tabular.check(r) for r in runs], data, torch.device("cpu"))
+    return state, [m for _, m in tabular.train(state)]
+
+
+# ---- a member is the run alone ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tasks", [0, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_member_equals_the_run_alone(method, tasks):
+    """Float64, 200 steps with dropout, members of other seeds, rates of learning and of dropout beside it."""
+    data = dataset(tasks=tasks, dtype=F64)
+    options = {**METHODS[method], "epochs": 40}
+    rate = options.pop("dropout", 0.0)
+    runs = [
+        run(seed=seed, lr=lr, dropout=d, **options)
+        for seed, lr, d in ((0, 0.05, rate), (1, 0.05, rate), (0, 0.02, 0.0), (0, 0.02, rate))
+    ]
+    together, curves = trained(runs, data)
+    assert together.steps_per_epoch * 40 == 200
+    for k, r in enumerate(runs):
+        alone, own = trained([r], data)
+        shared = dict(together.net.named_parameters())
+        for name, p in alone.net.named_parameters():
+            torch.testing.assert_close(shared[name][k], p.view(shared[name][k].shape), rtol=1e-8, atol=1e-8)
+        for a, b in zip(curves, own, strict=True):
+            for key in a:
+                assert math.isclose(a[key][k], b[key][0], rel_tol=1e-7, abs_tol=1e-9), key
+
+
+def test_a_member_that_diverges_ends_alone():
+    data = dataset()
+    _, curves = trained([run(lr=0.1), run(lr=1e6), run(lr=0.1, seed=1)], data)
+    _, alone = trained([run(lr=0.1)], data)
+    losses = curves[-1]["train_loss"]
+    assert not math.isfinite(losses[1]) or losses[1] > 1e3
+    assert losses[0] == pytest.approx(alone[-1]["train_loss"][0], rel=1e-4) and math.isfinite(losses[2])
+
+
+def test_float32_final_errors_have_the_distribution_of_runs_alone():
+    data = dataset(n=300)
+    runs = [run(norm="snn", dropout=0.05, seed=s, epochs=6) for s in range(24)]
+    _, together = trained(runs, data)
+    alone = [trained([r], data)[1][-1]["test_error"][0] for r in runs]
+    assert stats.ks_2samp(together[-1]["test_error"], alone).pvalue > 0.2
+
+
+# ---- the networks against torch's own layers -------------------------------------------------------------
+
+
+def weights(linear, layer, k=0):
+    """A torch layer with member k's weights."""
+    with torch.no_grad():
+        layer.weight.copy_(linear.weight[k])
+        layer.bias.copy_(linear.bias[k])
+    return layer
+
+
+def test_linear_and_weight_norm_are_torchs():
+    generators = [torch.Generator().manual_seed(s) for s in (3, 4)]
+    x = torch.randn(2, 5, 7)
+    plain, normed = Linear(7, 4, generators), Linear(7, 4, generators, weight_norm=True)
+    for k in range(2):
+        layer = weights(plain, nn.Linear(7, 4), k)
+        torch.testing.assert_close(plain(x)[k], layer(x[k]))
+        layer = nn.utils.parametrizations.weight_norm(weights(normed, nn.Linear(7, 4), k))
+        torch.testing.assert_close(normed(x)[k], layer(x[k]))
+        with torch.no_grad():
+            layer.parametrizations.weight.original0.mul_(2)
+            normed.gain[k] *= 2
+        torch.testing.assert_close(normed(x)[k], layer(x[k]))
+
+
+def test_initial_values():
+    layer = Linear(400, 300, [torch.Generator().manual_seed(0)], c=2.0, bias=-2.0)
+    assert layer.weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.01)
+    assert (layer.bias == -2).all()
+
+
+def test_selu_is_torchs():
+    x = torch.linspace(-30, 30, 10_001, requires_grad=True)
+    (a,) = torch.autograd.grad(selu(x).sum(), x)
+    (b,) = torch.autograd.grad(F.selu(x).sum(), x)
+    torch.testing.assert_close(selu(x), F.selu(x), rtol=1e-6, atol=2e-7)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=2e-7)
+
+
+def test_plain_network_is_the_sequence_of_torchs_layers():
+    for kind, act in (("relu", nn.ReLU()), ("snn", nn.SELU())):
+        for placement in ("before", "after"):
+            net = FNN([0], [0.0], 6, [5, 4], 3, kind, None if kind == "snn" else nn.BatchNorm1d, placement)
+            linears = [
+                weights(li, nn.Linear(*reversed(li.weight.shape[1:]))) for li in (*net.linears, net.out)
+            ]
+            x = torch.randn(8, 6)
+            expected = x
+            for linear, width in zip(linears, (5, 4), strict=False):
+                expected = linear(expected)
+                norm = nn.Identity() if kind == "snn" else nn.BatchNorm1d(width)
+                expected = act(norm(expected)) if placement == "before" else norm(act(expected))
+            torch.testing.assert_close(net(x, shared=True)[0], linears[-1](expected))
+
+
+def test_highway_and_residual_by_formula():
+    x = torch.randn(1, 8, 6)
+    net = HighwayNet([0], [0.0], 6, 2, 5, 3)
+    h = F.relu(net.first(x))
+    for linear, gate in zip(net.linears, net.gates, strict=True):
+        t = torch.sigmoid(gate(h))
+        h = t * F.relu(linear(h)) + (1 - t) * h
+    torch.testing.assert_close(net(x), net.out(h))
+    assert all((gate.bias == -2).all() for gate in net.gates)
+    res = ResidualNet([0], [0.0], 6, 2, 5, 3, None, 2)
+    h = F.relu(res.first(x))
+    for linear, _, back, _ in res.blocks:
+        assert linear.weight.shape == (1, 2, 5)
+        h = F.relu(h + back(F.relu(linear(h))))
+    torch.testing.assert_close(res(x), res.out(h))
+
+
+def test_conic_widths_are_geometric():
+    assert widths(3, 64, "rectangular", 2) == [64, 64, 64]
+    assert widths(4, 256, "conic", 16) == [256, 128, 64, 32]  # and 16 outputs
+    assert widths(2, 4, "conic", 100)[0] == 4
+
+
+# ---- dropout -----------------------------------------------------------------------------------------------
+
+
+def test_masks_have_their_rates_and_belong_to_the_seed():
+    runs = [
+        tabular.check(run(norm="snn", dropout=d, seed=s))
+        for s, d in ((0, 0.05), (0, 0.5), (1, 0.5), (0, 0.0))
+    ]
+    x = torch.zeros(1)
+    masks = tabular.Masks(runs, [100, 60], 3, x).draw(200)
+    assert [m.shape for m in masks] == [(4, 200, 100), (4, 200, 60)]
+    kept = [m.mean(dim=(1, 2)) for m in masks]
+    for k, rate in enumerate((0.05, 0.5, 0.5, 0.0)):
+        assert kept[0][k].item() == pytest.approx(1 - rate, abs=0.012)
+    assert (masks[0][3] == 1).all()
+    assert (masks[0][1] <= masks[0][0]).all()  # the same numbers, another limit
+    assert (masks[0][1] != masks[0][2]).any()
+    again = tabular.Masks(runs[2:3], [100, 60], 3, x).draw(200)
+    assert torch.equal(again[1][0], masks[1][2])  # alone, the same masks
+    other = tabular.Masks(runs[2:3], [100, 60], 4, x).draw(200)
+    assert not torch.equal(other[0], again[0])  # another epoch, others
+    assert tabular.Masks(runs[3:], [100, 60], 3, x).draw(200) is None
+
+
+def test_alpha_dropout_keeps_mean_and_variance_and_plain_dropout_does_not():
+    x = F.selu(torch.randn(1, 4000, 200))
+    for alpha, variance in ((True, 1.0), (False, 1.11)):
+        net = FNN([0], [0.1], 6, [200], 3, "snn", None, None, alpha)
+        mask = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) >= 0.1).float()
+        y = net.drop(x, [mask], 0)
+        assert y.mean().item() == pytest.approx(0.0, abs=0.01)
+        assert y.var().item() == pytest.approx(variance, abs=0.02)
+    # the value of a dropped and of a kept unit, as nn.AlphaDropout has them
+    torch.manual_seed(0)
+    theirs = nn.AlphaDropout(0.1)(torch.zeros(10_000))
+    net = FNN([0], [0.1], 6, [2], 3, "snn", None, None)
+    ours = net.drop(torch.zeros(1, 1, 2), [torch.tensor([[[0.0, 1.0]]])], 0).flatten()
+    torch.testing.assert_close(ours.sort().values, theirs.unique().sort().values, rtol=1e-4, atol=1e-5)
+
+
+# ---- loss, AUC, batches, probe -----------------------------------------------------------------------------
+
+
+def test_masked_loss_by_numpy():
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(2, 7, 3)), rng.integers(0, 2, (2, 7, 3)).astype(float)
+    y[rng.random(y.shape) < 0.4] = np.nan
+    p = 1 / (1 + np.exp(-z))
+    each = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    expected = [np.nanmean(each[k]) for k in range(2)]
+    found = tabular.losses(torch.tensor(z), torch.tensor(y))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_auc_against_scikit_learn():
+    rng = np.random.default_rng(1)
+    scores = np.round(rng.normal(size=(3, 60, 4)), 1)  # with ties
+    y = rng.integers(0, 2, (60, 4)).astype(float)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    y[:, 3] = np.where(np.isnan(y[:, 3]), np.nan, 1.0)  # one class only: left out
+    expected = [
+        np.mean([roc_auc_score(y[~np.isnan(y[:, t]), t], s[~np.isnan(y[:, t]), t]) for t in range(3)])
+        for s in scores
+    ]
+    found = tabular.mean_auc(torch.tensor(scores), torch.tensor(y))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    assert tabular.tasks_with_both(torch.tensor(y)) == 3
+    scores[1, 5, 0] = np.nan
+    assert tabular.mean_auc(torch.tensor(scores), torch.tensor(y))[1] == 0.5
+    with pytest.raises(BadInput, match="no task of this part has both classes"):
+        tabular.mean_auc(torch.tensor(scores[:, :, 3:]), torch.tensor(y[:, 3:]))
+
+
+@pytest.mark.parametrize(
+    "n,size,expected", [(300, 128, (3, 100)), (7, 128, (1, 7)), (129, 128, (2, 64)), (128, 128, (1, 128))]
+)
+def test_batches(n, size, expected):
+    assert tabular.batches(n, size) == expected
+
+
+def test_probe_by_hand_and_without_a_trace():
+    state, _ = trained([run(norm="batch", epochs=1), run(norm="batch", epochs=1, seed=1)], dataset())
+    before = {k: v.clone() for k, v in state.net.state_dict().items()}
+    found = tabular.probe(state, "end")
+    assert all(torch.equal(v, before[k]) for k, v in state.net.state_dict().items())
+    x, y = state.data.x_train[: tabular.PROBED], state.data.y_train[: tabular.PROBED]
+    seen = []
+    logits = state.net(x, shared=True, seen=seen)
+    loss = F.cross_entropy(logits[1], y)
+    (g,) = torch.autograd.grad(loss, state.net.linears[2].weight)
+    assert found["grad_norm_end"][1][2] == pytest.approx(g[1].norm().item(), rel=1e-5)
+    assert found["act_mean_end"][1][2] == pytest.approx(seen[2][1].mean().item(), abs=1e-6)
+    assert found["act_var_end"][1][2] == pytest.approx(seen[2][1].var(correction=0).item(), rel=1e-5)
+
+
+def test_statistics_never_updated_leave_evaluation_unnormalised():
+    state, _ = trained([run(norm="batch", statistics="never")], dataset())
+    buffers = dict(state.net.named_buffers())
+    assert all((v == 0).all() for k, v in buffers.items() if k.endswith("running_mean"))
+    assert all((v == 1).all() for k, v in buffers.items() if k.endswith("running_var"))
+
+
+def test_selection_is_on_the_smoothed_validation_curve():
+    curves = {
+        "train_loss": [1.0] * 4,
+        "val_smoothed": [5.0, 4.0, 3.0, 3.0],
+        "test_error": [9.0, 8.0, 7.0, 1.0],
+        "act_var_start": [2.0, 3.0],
+    }
+    found = tabular.summarise(curves)
+    assert (found["test_error"], found["epoch_best_val"], found["val_error"]) == (7.0, 3, 3.0)
+    assert (found["test_error_best"], found["act_var_first_start"], found["act_var_last_start"]) == (
+        1.0,
+        2.0,
+        3.0,
+    )
+    _, metrics = trained([run(epochs=13)], dataset())
+    window = [m["val_error"][0] for m in metrics[3:13]]
+    assert metrics[12]["val_smoothed"][0] == pytest.approx(sum(window) / 10)
+
+
+# ---- small and odd data ------------------------------------------------------------------------------
+
+
+def test_a_set_smaller_than_its_batch_and_one_class_alone():
+    _, metrics = trained([run(norm="batch", batch_size=128)], dataset(n=12))
+    assert math.isfinite(metrics[-1]["train_loss"][0])
+    data = dataset(n=30)
+    data.y_train.zero_()
+    _, metrics = trained([run()], data)
+    assert math.isfinite(metrics[-1]["train_loss"][0])
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"layers": 0}, "model.layers=0: give a number of layers from 1"),
+        ({"units": None}, "model.units=None"),
+        ({"dropout": 1.0}, "model.dropout=1.0: a rate from 0 to below 1"),
+        ({"model": "tree"}, "model=tree: choose fnn, highway, resnet, svm, forest"),
+        ({"form": "diavolo"}, "model.form=diavolo: choose rectangular or conic"),
+        ({"model": "resnet", "form": "diavolo"}, "model.bottleneck=None"),
+        ({"model": "highway", "norm": "batch"}, "norm=batch: a highway network takes none"),
+        ({"norm": "batch", "placement": "between"}, "placement=between"),
+        ({"norm": "batch", "statistics": "lost"}, "statistics=lost"),
+        ({"norm": "snn", "dropout_kind": "beta"}, "dropout_kind=beta"),
+        ({"lr": 0.0}, "optimizer.lr=0.0"),
+        ({"lr": math.nan}, "optimizer.lr=nan"),
+        ({"batch_size": 1}, "batch_size=1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"model": "svm", "C": 0.0, "gamma": 1.0}, "model.C=0.0: give a number above 0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(options, words):
+    with pytest.raises(BadInput) as error:
+        tabular.check(run(**options))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_has_no_meaning_makes_no_other_run():
+    assert tabular.check(run(placement="before")) == tabular.check(run(placement="after"))
+    assert tabular.check(run(norm="layer", statistics="never")).statistics is None
+    assert tabular.check(run(model="highway", form="conic")) == tabular.check(run(model="highway"))
+    assert tabular.check(run(norm="snn", dropout=0.0, dropout_kind="plain")).dropout_kind == "alpha"
