@@ -257,7 +257,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     while state.epoch < run.epochs:
         net.train()
         order = torch.stack([measure.shuffle(n, r.seed, state.epoch) for r in state.runs]).to(state.device)
-        masks = Masks(state.runs, net.hidden, state.epoch, data.x_train)
+        masks = Masks(state.runs, net, state.epoch, data.x_train)
         total = torch.zeros(K, device=state.device)
         for i in range(steps):
             index = order[:, i * B : (i + 1) * B]  # [K, B]
@@ -288,19 +288,22 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 class Masks:
-    """Dropout masks of an epoch: [K, B, H] of 0 and 1 for each hidden layer, by each seed's own generator.
+    """Dropout masks of an epoch, [K, B, H] of 0 and the value of a kept unit for each hidden layer, by each
+    seed's own generator.
 
     Members of one seed see the same random numbers, 16 bits each, whatever their rate.
     """
 
-    def __init__(self, runs: Sequence[Run], hidden: Sequence[int], epoch: int, like: Any) -> None:
+    def __init__(self, runs: Sequence[Run], net: Any, epoch: int, like: Any) -> None:
         import numpy as np
+        import torch
 
         rates = np.array([r.model.dropout or 0.0 for r in runs])
         seeds = sorted({r.seed for r in runs})
-        self.hidden, self.like, self.some = list(hidden), like, bool(rates.any())
+        self.hidden, self.like, self.some = net.hidden, like, bool(rates.any())
         self.who = [seeds.index(r.seed) for r in runs]
-        self.limits = np.round(rates * 65536).astype(np.uint32)[:, None, None]
+        self.limits = np.round(rates * 65536).astype(np.uint16)[:, None]  # a rate is below 1
+        self.kept = torch.tensor(net.mask_values(), dtype=like.dtype)[:, None, None]
         self.generators = [np.random.SFC64([seed, epoch, 7]) for seed in seeds]  # 7: not the stream of others
 
     def draw(self, batch: int) -> list[Any] | None:
@@ -312,11 +315,13 @@ class Masks:
             return None
         size = batch * sum(self.hidden)
         drawn = [g.random_raw(-(-size // 4)).view(np.uint16)[:size] for g in self.generators]
-        numbers = np.stack(drawn)[self.who] if len(drawn) > 1 else drawn[0][None]
+        kept = np.empty((len(self.who), size), bool)
+        for k, seed in enumerate(self.who):
+            np.greater_equal(drawn[seed], self.limits[k], out=kept[k])
         masks, at = [], 0
         for width in self.hidden:
-            piece = numbers[:, at : at + batch * width].reshape(-1, batch, width)
-            masks.append(torch.from_numpy(piece >= self.limits).to(self.like))
+            piece = torch.from_numpy(kept[:, at : at + batch * width].reshape(-1, batch, width))
+            masks.append((piece * self.kept).to(self.like.device))
             at += batch * width
         return masks
 

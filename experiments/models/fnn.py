@@ -12,6 +12,7 @@ Dropout masks come from outside (each member's own), as do the generators of the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from experiments.population import Population
 
 Normaliser = Callable[[int], nn.Module]
-Masks = Sequence[Tensor] | None  # [K, B, H] of 0 and 1 for each hidden layer; None: no dropout
+Masks = Sequence[Tensor] | None  # [K, B, H] of 0 and a number for each hidden layer; None: no dropout
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+SELU_LIMIT = -SELU_ALPHA * SELU_SCALE  # alpha', where AlphaDropout puts a unit
 
 
 def widths(layers: int, units: int, form: str, outputs: int) -> list[int]:
@@ -33,19 +35,35 @@ def widths(layers: int, units: int, form: str, outputs: int) -> list[int]:
     return [max(1, round(units * (outputs / units) ** (i / layers))) for i in range(layers)]
 
 
-def selu(x: Tensor) -> Tensor:
-    """SELU; on a CPU with exp(x) - 1 in the place of torch's expm1, which takes ten times as long; float32
-    alone, where the two differ by 1e-7.
+class _Selu(torch.autograd.Function):
+    """SELU in float32 on a CPU: with exp(x) - 1 in the place of torch's expm1, which takes ten times as long
+    (the two differ by 1e-7), and in place where it can.
     """
-    if not x.is_cpu or x.dtype != torch.float32:
-        return F.selu(x)
-    negative = x.clamp(max=0).exp() - 1
-    return SELU_SCALE * torch.add(F.relu(x), negative, alpha=SELU_ALPHA)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        negative = x.clamp(max=0).exp_()
+        y = torch.add(F.relu(x), negative, alpha=SELU_ALPHA).sub_(SELU_ALPHA).mul_(SELU_SCALE)
+        # selu' = lambda alpha e^x, but lambda for x > 0
+        ctx.save_for_backward(negative.mul_(SELU_SCALE * SELU_ALPHA).masked_fill_(x > 0, SELU_SCALE))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        return dy * slope
+
+
+def selu(x: Tensor) -> Tensor:
+    """SELU, torch's or what is faster."""
+    fast = x.is_cpu and x.dtype == torch.float32
+    y: Tensor = _Selu.apply(x) if fast else F.selu(x)
+    return y
 
 
 class Linear:
-    """y = W x + b of K members: weight [K, outputs, inputs], bias [K, outputs]. `gain` [K, outputs, 1] makes
-    it weight normalisation: W = gain v / |v|, |v| at the start.
+    """y = x W + b of K members: weight [K, inputs, outputs] (so that its gradient comes contiguous), bias
+    [K, outputs]. `gain` [K, 1, outputs] makes it weight normalisation: W = gain v / |v|, |v| at the start.
 
     Initial values: N(0, c / inputs) by each member's generator; biases `bias`.
     """
@@ -59,10 +77,10 @@ class Linear:
         bias: float = 0.0,
         weight_norm: bool = False,
     ) -> None:
-        draw = [torch.randn(outputs, inputs, generator=g) for g in generators]
+        draw = [torch.randn(inputs, outputs, generator=g) for g in generators]
         self.weight = torch.stack(draw).mul_((c / inputs) ** 0.5)
         self.bias = torch.full((len(generators), outputs), bias)
-        self.gain = torch.linalg.vector_norm(self.weight, dim=2, keepdim=True) if weight_norm else None
+        self.gain = torch.linalg.vector_norm(self.weight, dim=1, keepdim=True) if weight_norm else None
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         yield from (("weight", self.weight), ("bias", self.bias))
@@ -72,8 +90,8 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         weight = self.weight
         if self.gain is not None:
-            weight = weight * (self.gain / torch.linalg.vector_norm(weight, dim=2, keepdim=True))
-        return torch.baddbmm(self.bias[:, None], x, weight.transpose(1, 2))
+            weight = weight * (self.gain / torch.linalg.vector_norm(weight, dim=1, keepdim=True))
+        return torch.baddbmm(self.bias[:, None], x, weight)
 
 
 class Stacked:
@@ -85,7 +103,8 @@ class Stacked:
     def __init__(self, seeds: Sequence[int], rates: Sequence[float]) -> None:
         self.size = len(seeds)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.rate = torch.tensor(rates)[:, None, None]
+        self.keep = [1 - rate for rate in rates]  # q
+        self.shift: Tensor | None = None
         self.layers: dict[str, Linear] = {}
         self.norms: dict[str, Population] = {}
         self.training = True
@@ -115,7 +134,15 @@ class Stacked:
                 norm.buffers = {
                     k: b.to(device, dtype if b.is_floating_point() else None) for k, b in norm.buffers.items()
                 }
-        self.rate = self.rate.to(device, dtype)
+        if self.alpha_dropout:
+            shift = [a * q * SELU_LIMIT for a, q in zip(self.mask_values(), self.keep, strict=True)]
+            self.shift = torch.tensor(shift, device=device, dtype=dtype)[:, None, None]
+
+    def mask_values(self) -> list[float]:
+        """What a mask has, of each member, where a unit is kept: 1 / q, or the a of AlphaDropout."""
+        if self.alpha_dropout:
+            return [(q + SELU_LIMIT**2 * q * (1 - q)) ** -0.5 for q in self.keep]
+        return [1 / q for q in self.keep]
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """All with a leading K, but those of a single normaliser."""
@@ -164,15 +191,13 @@ class Stacked:
     def drop(self, x: Tensor, masks: Masks, layer: int) -> Tensor:
         """Dropout x m / q, or AlphaDropout, which leaves mean 0 and variance 1 (q = 1 - rate, alpha' = selu's
         lower limit): a (x m + alpha' (1 - m)) + b, a = (q + alpha'^2 q (1 - q))^-1/2, b = -a (1 - q) alpha'.
+
+        Here it is a m (x - alpha') + a q alpha'. What comes as a mask is m / q, or a m.
         """
         if masks is None:
             return x
-        mask, q = masks[layer], 1 - self.rate
-        if not self.alpha_dropout:
-            return x * (mask / q)
-        limit = -SELU_ALPHA * SELU_SCALE
-        a = (q + limit**2 * q * self.rate).rsqrt()
-        return torch.addcmul(a * limit * q, x - limit, a * mask)
+        scale, shift = masks[layer], self.shift
+        return x * scale if shift is None else torch.addcmul(shift, x - SELU_LIMIT, scale)
 
 
 class FNN(Stacked):

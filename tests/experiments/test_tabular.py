@@ -117,7 +117,7 @@ def test_float32_final_errors_have_the_distribution_of_runs_alone():
 def weights(linear, layer, k=0):
     """A torch layer with member k's weights."""
     with torch.no_grad():
-        layer.weight.copy_(linear.weight[k])
+        layer.weight.copy_(linear.weight[k].t())
         layer.bias.copy_(linear.bias[k])
     return layer
 
@@ -155,9 +155,7 @@ def test_plain_network_is_the_sequence_of_torchs_layers():
     for kind, act in (("relu", nn.ReLU()), ("snn", nn.SELU())):
         for placement in ("before", "after"):
             net = FNN([0], [0.0], 6, [5, 4], 3, kind, None if kind == "snn" else nn.BatchNorm1d, placement)
-            linears = [
-                weights(li, nn.Linear(*reversed(li.weight.shape[1:]))) for li in (*net.linears, net.out)
-            ]
+            linears = [weights(li, nn.Linear(*li.weight.shape[1:])) for li in (*net.linears, net.out)]
             x = torch.randn(8, 6)
             expected = x
             for linear, width in zip(linears, (5, 4), strict=False):
@@ -179,7 +177,7 @@ def test_highway_and_residual_by_formula():
     res = ResidualNet([0], [0.0], 6, 2, 5, 3, None, 2)
     h = F.relu(res.first(x))
     for linear, _, back, _ in res.blocks:
-        assert linear.weight.shape == (1, 2, 5)
+        assert linear.weight.shape == (1, 5, 2)
         h = F.relu(h + back(F.relu(linear(h))))
     torch.testing.assert_close(res(x), res.out(h))
 
@@ -194,39 +192,42 @@ def test_conic_widths_are_geometric():
 
 
 def test_masks_have_their_rates_and_belong_to_the_seed():
-    runs = [
-        tabular.check(run(norm="snn", dropout=d, seed=s))
-        for s, d in ((0, 0.05), (0, 0.5), (1, 0.5), (0, 0.0))
-    ]
+    some = ((0, 0.05), (0, 0.5), (1, 0.5), (0, 0.0))
+    runs = [tabular.check(run(norm="none", dropout=d, seed=s)) for s, d in some]
     x = torch.zeros(1)
-    masks = tabular.Masks(runs, [100, 60], 3, x).draw(200)
+
+    def drawn(of, epoch):
+        net = FNN([r.seed for r in of], [r.model.dropout for r in of], 6, [100, 60], 3, "relu", None, None)
+        return tabular.Masks(of, net, epoch, x).draw(200)
+
+    masks = drawn(runs, 3)
     assert [m.shape for m in masks] == [(4, 200, 100), (4, 200, 60)]
-    kept = [m.mean(dim=(1, 2)) for m in masks]
     for k, rate in enumerate((0.05, 0.5, 0.5, 0.0)):
-        assert kept[0][k].item() == pytest.approx(1 - rate, abs=0.012)
+        assert (masks[0][k] > 0).float().mean().item() == pytest.approx(1 - rate, abs=0.012)
+        assert masks[0][k].max().item() == pytest.approx(1 / (1 - rate))  # inverted dropout
     assert (masks[0][3] == 1).all()
-    assert (masks[0][1] <= masks[0][0]).all()  # the same numbers, another limit
-    assert (masks[0][1] != masks[0][2]).any()
-    again = tabular.Masks(runs[2:3], [100, 60], 3, x).draw(200)
-    assert torch.equal(again[1][0], masks[1][2])  # alone, the same masks
-    other = tabular.Masks(runs[2:3], [100, 60], 4, x).draw(200)
-    assert not torch.equal(other[0], again[0])  # another epoch, others
-    assert tabular.Masks(runs[3:], [100, 60], 3, x).draw(200) is None
+    assert ((masks[0][1] > 0) <= (masks[0][0] > 0)).all()  # the same numbers, another limit
+    assert ((masks[0][1] > 0) != (masks[0][2] > 0)).any()
+    assert torch.equal(drawn(runs[2:3], 3)[1][0], masks[1][2])  # alone, the same masks
+    assert not torch.equal(drawn(runs[2:3], 4)[0][0], masks[0][2])  # another epoch, others
+    assert drawn(runs[3:], 3) is None
 
 
 def test_alpha_dropout_keeps_mean_and_variance_and_plain_dropout_does_not():
-    x = F.selu(torch.randn(1, 4000, 200))
+    x = F.selu(torch.randn(1, 4000, 200, generator=torch.Generator().manual_seed(0)))
     for alpha, variance in ((True, 1.0), (False, 1.11)):
         net = FNN([0], [0.1], 6, [200], 3, "snn", None, None, alpha)
-        mask = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) >= 0.1).float()
-        y = net.drop(x, [mask], 0)
+        net.to(torch.device("cpu"))
+        kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) >= 0.1
+        y = net.drop(x, [kept * net.mask_values()[0]], 0)
         assert y.mean().item() == pytest.approx(0.0, abs=0.01)
         assert y.var().item() == pytest.approx(variance, abs=0.02)
     # the value of a dropped and of a kept unit, as nn.AlphaDropout has them
     torch.manual_seed(0)
     theirs = nn.AlphaDropout(0.1)(torch.zeros(10_000))
     net = FNN([0], [0.1], 6, [2], 3, "snn", None, None)
-    ours = net.drop(torch.zeros(1, 1, 2), [torch.tensor([[[0.0, 1.0]]])], 0).flatten()
+    net.to(torch.device("cpu"))
+    ours = net.drop(torch.zeros(1, 1, 2), [torch.tensor([[[0.0, net.mask_values()[0]]]])], 0).flatten()
     torch.testing.assert_close(ours.sort().values, theirs.unique().sort().values, rtol=1e-4, atol=1e-5)
 
 

@@ -621,7 +621,7 @@ def test_use_domain_and_adaptation_of_one_domain():
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {f"{i}.domains.1.running_{s}" for i in (0, 2) for s in ("mean", "var")}
     torch.testing.assert_close(model[0].domains[1].running_mean, x.mean(0), rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="domain=2: give a number from 0 to 1"), use_domain(model, 2):
+    with pytest.raises(ValueError, match="domain=2: give an int from 0 to 1"), use_domain(model, 2):
         pass
     assert (model[0].domain, model[2].domain) == (2, 0)
 
@@ -634,7 +634,7 @@ def test_domains_of_construction_and_bad_ones():
         with pytest.raises(ValueError, match=r"^num_domains=.*: give a number of domains from 1"):
             DomainSpecificBatchNorm1d(3, bad)
     for bad in (-1, 2, 1.0, True, None):
-        with pytest.raises(ValueError, match=r"^domain=.*: give a number from 0 to 1"):
+        with pytest.raises(ValueError, match=r"^domain=.*: give an int from 0 to 1"):
             layer.domain = bad
     with pytest.raises(ValueError, match="no domain-specific"), use_domain(nn.Linear(2, 2), 0):
         pass
