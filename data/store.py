@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 from data.errors import Damaged
 
 Arrays = Mapping[str, NDArray[Any]]
+PathLike = str | os.PathLike[str]
 FORMAT = 1  # raise when the same source files would give other prepared content
 
 
-def root_folder(root: str | os.PathLike[str] | None = None) -> Path:
+def root_folder(root: PathLike | None = None) -> Path:
     """The data root: the argument, else $BN_DATA_ROOT, else in the user's cache. May be read-only."""
     return Path(root or os.environ.get("BN_DATA_ROOT") or _user_folder("raw")).expanduser()
 
 
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+def cache_folder(cache: PathLike | None = None) -> Path:
     """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else in the user's cache."""
     return Path(cache or os.environ.get("BN_DATA_CACHE") or _user_folder("prepared")).expanduser()
 
@@ -113,8 +114,17 @@ def sidecar(path: Path) -> dict[str, Any] | None:
 
 def read(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file. Raises Damaged when it cannot be read whole or lacks one that is needed."""
+    return _read(path, lambda files: [*needed, *(k for k in files if k not in needed)])
+
+
+def pick(path: Path, *names: str) -> list[NDArray[Any]]:
+    """These arrays of an npz file, in this order; the others stay on disk. Raises Damaged as `read` does."""
+    return list(_read(path, lambda files: names).values())
+
+
+def _read(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in [*needed, *(k for k in z.files if k not in needed)]}
+            return {k: z[k] for k in choose(z.files)}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
         raise Damaged(f"{path} is damaged or no npz file ({e}); delete it and get it again") from e
