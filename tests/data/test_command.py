@@ -48,6 +48,13 @@ def test_options_reach_the_set(cache: Path, capsys: pytest.CaptureFixture[str]) 
         (["prepare", "mnist", "colour=red"], "no option 'colour'"),
         (["prepare", "glyphs", "n_train=many"], "n_train"),
         (["prepare", "folder"], "path=DIR"),
+        (["prepare", "table"], "path=FILE.csv and target=COLUMN"),
+        (["prepare", "keel"], "set=NAME"),
+        (["prepare", "keel", "set=irs"], "did you mean iris"),
+        (["prepare", "tox21"], "tox21.zip"),
+        (["sets"], "sets keel|uci"),
+        (["sets", "mnist"], "sets keel|uci"),
+        (["sets", "uci"], "no set of uci was found"),
     ],
 )
 def test_bad_input(arguments: list[str], says: str, cache: Path, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -59,6 +66,14 @@ def test_bad_input(arguments: list[str], says: str, cache: Path, tmp_path: Path,
     assert captured.err.count("\n") == 1
     assert says in captured.err
     assert captured.out == ""
+
+
+def test_the_sets_of_a_collection(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sets", "keel"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["set", "rows", "columns", "classes", "folds"]
+    assert ["wine", "178", "13", "3", "10"] in [line.split() for line in lines]
+    assert len(lines) == 44
 
 
 def test_as_a_program(tmp_path: Path) -> None:

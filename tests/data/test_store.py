@@ -39,6 +39,7 @@ mnist, kdd, cache = sys.argv[1:]
 for name, root in (("mnist", mnist), ("kddcup99", kdd), ("mnist5k", None)):
     data.fingerprint(name, root=root, cache=cache)
 data.fingerprint("glyphs", cache=cache, n_train=10, n_test=10)
+data.fingerprint("keel", cache=cache, set="iris")
 data.names()
 assert "torch" not in sys.modules and "torchvision" not in sys.modules
 """
