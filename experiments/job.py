@@ -327,7 +327,7 @@ class Job:
             "run_id": self.ids[k],
             "table": run.table,
             "profile": self.cfg.profile,
-            "role": "cell",
+            "role": "trial" if self.cfg.trials else "cell",
             "status": "finished" if self.diverged[k] is None else "diverged",
             "cell": {"row": row, "column": column},
             "config": config.plain(run),
