@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import data
 from data.__main__ import main
@@ -83,3 +84,12 @@ def test_as_a_program(tmp_path: Path) -> None:
     p = subprocess.run([sys.executable, "-m", "data", "--help"], capture_output=True, text=True)
     assert p.returncode == 0
     assert "prepare NAME" in p.stdout
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")))
+def test_configs_name_sets_and_their_options(path: Path) -> None:
+    from data.sets import SETS
+
+    config = yaml.safe_load(path.read_text())
+    assert config["name"] == path.stem
+    assert set(config.get("options", {})) <= set(SETS[path.stem].options)
