@@ -13,10 +13,13 @@ import norms
 from norms.build import METHODS
 
 # Those that apply to a network of residual and branching blocks: normprop wants plain chains, the LSTMs an
-# LSTM. A network of SELUs adds up unit variances block by block, and of these four only the last bears it:
-# resnet18 and mobilenet_v2 diverge in ten steps, googlenet has its ReLUs in functional calls.
-METHODS_HERE = [name for name, method in METHODS.items() if method.make]
-METHODS_HERE += ["weight_norm", "centered_weight_norm", "cosine"]
+# LSTM.
+METHODS_HERE = [name for name, method in METHODS.items() if method.make] + ["weight_norm", "cosine"]
+# Those that fix the scale of what is then added up block by block, where 20 steps do not diverge: they do with
+# SELU in resnet18 and mobilenet_v2 (googlenet has its ReLUs in functional calls), with centred weights in
+# resnet18.
+BY_CHANCE = [("timm mobilenetv3", "snn")]
+BY_CHANCE += [(m, "centered_weight_norm") for m in ("googlenet", "mobilenet_v2", "timm mobilenetv3")]
 OPTIONS = {"renorm": {"warmup_steps": 2, "r_steps": 10, "d_steps": 6}, "diminishing": {"reading": "B"}}
 
 
@@ -55,7 +58,7 @@ def train(model, steps=20):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture, method",
-    [(model, method) for model in MODELS for method in METHODS_HERE] + [("timm mobilenetv3", "snn")],
+    [(model, method) for model in MODELS for method in METHODS_HERE] + BY_CHANCE,
 )
 def test_convert_train_save_load_evaluate(architecture, method):
     torch.manual_seed(0)
