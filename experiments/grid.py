@@ -270,7 +270,7 @@ def patterns(overrides: list[str], compose: Compose) -> list[Pattern]:
                 overrides, compose, [{**fixed, **{k: v[-1] for k, v in inner.items()}, "seed": "0"}]
             )[0]
             config = plain(point.run)
-            for key in ("seed", *trials):
+            for key in ("seed", *inner):
                 drop(config, key)
             values = {k: list(dict.fromkeys(map(read, v))) for k, v in inner.items()}
             column = point.column if point.column == last.column else None

@@ -182,7 +182,7 @@ def identify(point: Point, cfg: DictConfig, compose: Compose) -> str:
 
 
 def fingerprint(point: Point, compose: Compose) -> str:
-    words = [w for w in point.shared if w.startswith(("data", "table=", "profile="))]
+    words = [w for w in point.shared if w.lstrip("+").startswith(("data", "table=", "profile="))]
     key = tuple(words)
     if key not in _fingerprints:
         options = data_options(compose(words))

@@ -15,9 +15,9 @@ from norms.build import METHODS
 # Those that apply to a network of residual and branching blocks: normprop wants plain chains, the LSTMs an
 # LSTM.
 METHODS_HERE = [name for name, method in METHODS.items() if method.make] + ["weight_norm", "cosine"]
-# Those that fix the scale of what is then added up block by block, where 20 steps do not diverge: they do with
-# SELU in resnet18 and mobilenet_v2 (googlenet has its ReLUs in functional calls), with centred weights in
-# resnet18.
+# Those that fix the scale of what is then added up block by block, where 20 steps do not diverge: they do
+# with SELU in resnet18 and mobilenet_v2 (googlenet has its ReLUs in functional calls), with centred weights
+# in resnet18.
 BY_CHANCE = [("timm mobilenetv3", "snn")]
 BY_CHANCE += [(m, "centered_weight_norm") for m in ("googlenet", "mobilenet_v2", "timm mobilenetv3")]
 OPTIONS = {"renorm": {"warmup_steps": 2, "r_steps": 10, "d_steps": 6}, "diminishing": {"reading": "B"}}

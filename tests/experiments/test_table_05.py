@@ -1,0 +1,208 @@
+"""Tables 5 and 6: their grids, the cells of a run, SVM and forest, and sweeps from start to end."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+from sklearn.svm import SVC
+
+from data import keel
+from experiments import config, grid, status, sweep, tabular
+from experiments.config import BadInput
+from experiments.table_05_snn import State, cell, check, train
+
+# Settings in the published grids as the fact sheet counts them; of residual blocks the bottleneck has no
+# meaning in rectangular ones, and a highway network has one width.
+PUBLISHED = {"snn": 216, "msra": 216, "batch": 108, "weight": 108, "layer": 108, "highway": 36, "resnet": 135}
+
+
+def sizes(composed, table, profile):
+    found = Counter()
+    for pattern in grid.patterns([f"table={table}", f"profile={profile}"], composed):
+        sets = len(pattern.axes.get("data.options.set", [0]))
+        found[pattern.row] += pattern.size // sets
+    return found
+
+
+def test_the_paper_profile_has_the_published_grids(composed):
+    found = sizes(composed, "T5", "paper")
+    assert {row: found[row] for row in PUBLISHED} == PUBLISHED
+    assert len(grid.patterns(["table=T5", "profile=paper"], composed)[0].axes["data.options.set"]) == 121
+    depth = sizes(composed, "T6", "paper")  # 7 depths, 3 rates, 3 weights of L2
+    assert (depth["snn"], depth["batch"], depth["layer"]) == (7 * 9 * 8, 7 * 9 * 4, 7 * 9 * 8)
+    assert depth["resnet"] == 6 * 9 * 2 * 3
+
+
+@pytest.mark.parametrize("table, profile", [("T5", "smoke"), ("T6", "smoke"), ("T6", "quick")])
+def test_patterns_are_the_points(composed, table, profile):
+    """What grid.json notes in a few lines is the grid that runs, but for variants."""
+    words = [f"table={table}", f"profile={profile}"]
+    noted = {config.digest(c) for p in grid.patterns(words, composed) for c in p.configs()}
+    ran, primary = set(), composed(words).primary
+    for point in grid.points(words, composed):
+        run = config.plain(point.run)
+        seed = run.pop("seed")
+        own = all(run[key] in (None, value) for key, value in primary.items())
+        if own and seed == 0:
+            ran.add(config.digest(run))
+    assert ran == noted
+
+
+def test_quick_has_sets_that_ship_and_both_places_of_the_norm(composed):
+    points = grid.points(["table=T5", "profile=quick"], composed)
+    assert {p.run.data.options["set"] for p in points} <= set(keel.set_names())
+    assert {p.run.seed for p in points} == {0, 1, 2}
+    places = {(p.row, p.run.placement) for p in points}
+    assert {("batch", "after"), ("batch", "before"), ("layer", "after"), ("layer", "before")} <= places
+    rows = {p.row for p in points}
+    assert rows == {"snn", "msra", "layer", "batch", "weight", "highway", "resnet", "svm", "forest"}
+
+
+def test_a_row_or_another_normaliser_is_chosen_by_name(composed):
+    words = ["table=T5", "profile=smoke"]
+    assert {p.row for p in grid.points([*words, "row=snn,svm"], composed)} == {"snn", "svm"}
+    other = grid.points([*words, "norm=rms"], composed)
+    assert {p.row for p in other} == {"rms"} and all(p.run.placement == "after" for p in other)
+    with pytest.raises(BadInput, match="row=cnn: unknown row"):
+        grid.points([*words, "row=cnn"], composed)
+
+
+def test_members_of_a_job_differ_in_seed_rate_and_dropout_alone(composed):
+    points = grid.points(["table=T5", "profile=quick", "row=snn", "data.options.set=iris"], composed)
+    jobs = grid.jobs(points)
+    assert sorted(map(len, jobs)) == [12, 12]  # of each depth: 3 seeds, 2 rates, 2 dropout rates
+    assert all({p.run.model.layers for p in job} in ({2}, {8}) for job in jobs)
+
+
+def test_the_papers_config_has_the_lists_of_the_search(composed):
+    (point,) = grid.points(
+        [
+            "table=T5",
+            "profile=smoke",
+            "row=snn",
+            "data.options.set=iris",
+            "model.layers=2",
+            "model.dropout=0.0",
+        ],
+        composed,
+    )
+    paper = grid.paper_config(point, composed)
+    assert paper["model"]["units"] == [1024, 512, 256] and paper["model"]["layers"] == [2, 3, 4, 8, 16, 32]
+    assert paper["norm"]["name"] == "snn" and paper["epochs"] == 100 and "set" not in paper["data"]["options"]
+
+
+# ---- SVM and forest ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def iris():
+    from data import load
+
+    return load("keel", set="iris", fold=0, val_fraction=0.15)
+
+
+def classical(composed, row, *words):
+    points = grid.points(
+        ["table=T5", "profile=smoke", f"row={row}", "data.options.set=iris", *words], composed
+    )
+    return [p.run for p in points]
+
+
+def test_svm_is_scikit_learns(composed, iris):
+    runs = classical(composed, "svm", "model.C=1,100", "model.gamma=0.1")
+    state = State(runs, iris, torch.device("cpu"))
+    (*_, (step, metrics)) = train(state)
+    assert step == 1
+    for k, run in enumerate(runs):
+        model = SVC(C=run.model.C, gamma=run.model.gamma).fit(iris.x_train.numpy(), iris.y_train.numpy())
+        expected = 100 * (model.predict(iris.x_test.numpy()) != iris.y_test.numpy()).mean()
+        assert metrics["test_error"][k] == pytest.approx(expected)
+
+
+def test_forest_depends_on_its_seed_and_one_class_is_predicted(composed, iris):
+    runs = classical(composed, "forest", "seed=0,0,1")
+    (*_, (_, a)), (*_, (_, b)) = (train(State(runs, iris, torch.device("cpu"))) for _ in range(2))
+    assert a == b
+    lone = State(runs[:1], iris, torch.device("cpu"))
+    lone.data.y_train.zero_()
+    try:
+        (*_, (_, metrics)) = train(lone)
+        assert metrics["train_loss"] == [0.0] and 0 < metrics["test_error"][0] < 100
+    finally:
+        iris.y_train.copy_(torch.arange(len(iris.y_train)) % 3)
+
+
+def test_what_an_svm_has_no_use_for_makes_no_other_run(composed):
+    (run,) = classical(composed, "svm")
+    assert cell(run) == ("svm", "iris")
+    assert run.epochs == 1 and run.placement is None and run.optimizer.lr == 0.0
+    assert check(run) == run
+
+
+# ---- sweeps ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_sweep_of_trials_and_its_members_alone(cli, tmp_path):
+    """All methods on one set: records, statuses, what is done is skipped; a member alone has its id and errors."""
+    words = ["table=T5", "profile=smoke", "data.options.set=iris"]
+    done = cli("-m", *words)
+    assert done.returncode == 0, done.stderr
+    records = cli.records("T5")
+    assert len(records) == 22 and {r["role"] for r in records.values()} == {"trial"}
+    assert {r["cell"]["row"] for r in records.values()} >= {"snn", "svm", "forest", "batch"}
+    again = cli("-m", *words)
+    assert "22 done before, 0 to do" in again.stdout
+    member = next(r for r in records.values() if r["cell"]["row"] == "snn" and r["population"])
+    m = member["config"]["model"]
+    alone = cli(
+        *words, "row=snn", f"model.layers={m['layers']}", f"model.dropout={m['dropout']}", "rerun=all"
+    )
+    assert alone.returncode == 0, alone.stderr
+    single = json.loads((cli.runs / "T5" / member["run_id"] / "record.json").read_bytes())
+    assert single["metrics"]["test_error"] == pytest.approx(member["metrics"]["test_error"], abs=5)
+    assert len(single["curves"]["act_var_start"]) == m["layers"]
+
+
+@pytest.mark.slow
+def test_depth_sweep_on_tasks(cli):
+    done = cli("-m", "table=T6", "profile=smoke", "row=snn,batch")
+    assert done.returncode == 0, done.stderr
+    records = list(cli.records("T6").values())
+    assert {(r["cell"]["row"], r["cell"]["column"]) for r in records} == {
+        (row, column) for row in ("snn", "batch") for column in ("d2", "d4")
+    }
+    for r in records:
+        assert 0 <= r["metrics"]["test_auc"] <= 100 and "test_error" not in r["metrics"]
+        assert math.isfinite(r["metrics"]["grad_norm_first_start"])
+
+
+def test_status_counts_trials(composed):
+    noted = sweep.write_grid("T5", composed, None, profile="smoke")
+    points = noted["profiles"]["smoke"]["points"]
+    assert len({config.digest(c) for p in points for c in status.configs(p)}) == 22 * 2
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["data.options.set=irish"], "irish"),
+        (["model.layers=0", "row=snn"], "model.layers=0: give a number of layers from 1"),
+        (["optimizer=adam", "row=snn"], "optimizer=Adam: these tables have plain gradient descent"),
+        (["row=snn", "model=tree"], "model"),
+    ],
+)
+def test_bad_input_is_one_line(cli, words, line):
+    done = cli("-m", "table=T5", "profile=smoke", *words)
+    assert done.returncode == 2, done.stderr
+    assert line in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_grid_json_is_small_for_a_hundred_thousand_trials(composed):
+    noted = sweep.write_grid("T5", composed, None, profile="paper")
+    points = noted["profiles"]["paper"]["points"]
+    assert sum(grid.Pattern(**p).size for p in points) > 100_000
+    assert len(json.dumps(noted)) < 60_000
+    assert tabular.STACK[0] == "seed"
