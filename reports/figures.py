@@ -138,6 +138,11 @@ def to_svg(fig: Figure, name: str, title: str, description: str, tight: bool = T
     return text
 
 
+def on_white(svg: str) -> str:
+    """The picture as a file of its own: on white ground, for it may be looked at on a dark page."""
+    return svg.replace("</desc>", '</desc><rect width="100%" height="100%" fill="white"/>', 1)
+
+
 def _new(
     width: float = 4.8, height: float = 3.1, rows: int = 1, cols: int = 1, **options: Any
 ) -> tuple[Figure, Any]:
@@ -464,6 +469,57 @@ def line(
         _describe(s, [number(v) if labels is None else labels[int(v)] for v in s.x]) for s in series
     )
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
+
+
+def critical_difference(
+    name: str,
+    title: str,
+    methods: Sequence[str],
+    mean_ranks: Sequence[float],
+    groups: Sequence[Sequence[str]],
+    cd: float,
+) -> str:
+    """Demsar's diagram: methods on an axis of mean ranks, best on the left; a bar joins each of `groups`, the
+    methods that a critical difference of `cd` does not tell apart.
+    """
+    k = len(methods)
+    order = sorted(range(k), key=lambda i: (mean_ranks[i], methods[i]))
+    rank = dict(zip(methods, mean_ranks, strict=True))
+    left, right = order[: (k + 1) // 2], order[(k + 1) // 2 :][::-1]
+    first, bars = 0.55 + 0.17 * len(groups), len(left)  # of the names, below the axis, in rows
+    height = 0.95 + 0.22 * (first + bars)  # inches
+    fig, ax = _new(5.6, height)
+    with matplotlib.rc_context(STYLE):
+        ax.set_xlim(0.5 - 0.2 * k, k + 0.5 + 0.2 * k)
+        ax.set_ylim(first + bars, -2.2)
+        ax.axis("off")
+        ax.plot([1, k], [0, 0], color=C["ink"], lw=1)
+        for at in range(1, k + 1):
+            ax.plot([at, at], [0, -0.25], color=C["ink"], lw=1)
+            ax.text(at, -0.4, str(at), ha="center", va="bottom", fontsize=8)
+        for side, mine in (("left", left), ("right", right)):
+            end = 0.7 if side == "left" else k + 0.3
+            for i, at in enumerate(mine):
+                y, x = first + i + 0.4, mean_ranks[at]
+                ax.plot([x, x, end], [0, y, y], color=C["faint"], lw=0.8)
+                words = f"{methods[at]} ({mean_ranks[at]:.2f})"
+                where = (
+                    {"x": end - 0.08, "ha": "right"} if side == "left" else {"x": end + 0.08, "ha": "left"}
+                )
+                ax.text(y=y, s=words, va="center", fontsize=8.5, **where)
+        for i, group in enumerate(groups):
+            ends = [min(rank[m] for m in group) - 0.05, max(rank[m] for m in group) + 0.05]
+            ax.plot(ends, [0.45 + 0.17 * i * 1.9] * 2, color=C["c1"], lw=2.6, solid_capstyle="butt")
+        if cd < k - 1:
+            ax.plot([1, 1 + cd], [-1.5, -1.5], color=C["ink"], lw=1.4)
+            for x in (1, 1 + cd):
+                ax.plot([x, x], [-1.7, -1.3], color=C["ink"], lw=1.4)
+        ax.text(1.1 + (cd if cd < k - 1 else 0), -1.5, f"critical difference {cd:.2f}", va="center", fontsize=8)
+        ax.set_title(title)
+    text = "; ".join(f"{methods[i]}: {mean_ranks[i]:.2f}" for i in order)
+    joined = "; ".join(", ".join(group) for group in groups) or "none"
+    said = f"Mean ranks, lower is better: {text}. Critical difference {cd:.2f}. Not told apart: {joined}."
+    return to_svg(fig, name, title, said)
 
 
 def heat(

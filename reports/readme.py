@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reports import site, store, tables, view
+from reports import figures, site, store, tables, view
 from reports.analysis import TableReport
 
 ORDER = ("cpu", "quick")  # the profiles worth a newcomer's look, best data first
@@ -56,10 +56,7 @@ def save_pictures(report: TableReport, folder: Path) -> list[Path]:
         mine = cells[cells["column"] == column]
         if len(mine):
             svg = view.error_figure(report, column, mine)
-            ground = '<rect width="100%" height="100%" fill="white"/>'  # a README may be read on a dark page
-            (folder / f"{column}.svg").write_text(
-                svg.replace("</desc>", "</desc>" + ground, 1), encoding="utf-8"
-            )
+            (folder / f"{column}.svg").write_text(figures.on_white(svg), encoding="utf-8")
             out.append(folder / f"{column}.svg")
     return out
 
