@@ -514,7 +514,9 @@ def critical_difference(
             ax.plot([1, 1 + cd], [-1.5, -1.5], color=C["ink"], lw=1.4)
             for x in (1, 1 + cd):
                 ax.plot([x, x], [-1.7, -1.3], color=C["ink"], lw=1.4)
-        ax.text(1.1 + (cd if cd < k - 1 else 0), -1.5, f"critical difference {cd:.2f}", va="center", fontsize=8)
+        ax.text(
+            1.1 + (cd if cd < k - 1 else 0), -1.5, f"critical difference {cd:.2f}", va="center", fontsize=8
+        )
         ax.set_title(title)
     text = "; ".join(f"{methods[i]}: {mean_ranks[i]:.2f}" for i in order)
     joined = "; ".join(", ".join(group) for group in groups) or "none"
