@@ -117,7 +117,9 @@ class Published:
     claims: tuple[Claim, ...]
     audit: tuple[Audit, ...]
     figures: dict[tuple[str, str], Figure]  # (row id, column id) -> printed number
-    trials: bool = False  # records are trials of a grid search, one of which is selected for a cell
+    trials: str = (
+        ""  # records are trials of a grid search: the axis that the record's column is; others searched
+    )
     selections: dict[str, tuple[float, float]] = field(default_factory=dict)  # column -> rows N from, below
 
     @property
