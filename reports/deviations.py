@@ -83,11 +83,12 @@ def of_search(
                 change = (name.removeprefix("config."), listing(wanted), listing(ran))
                 found.setdefault(change, set()).add(str(row))
     every, order = set(filled["row"]), [row.id for row in published.rows]
-    listed = [
+    listed: list[tuple[str, ...]] = [
         ("all", *change, "all" if rows == every and len(every) > 1 else ", ".join(ordered(rows, order)))
         for change, rows in found.items()
     ]
-    return pd.DataFrame(sorted(listed, key=lambda d: d[1:]), columns=DEVIATIONS)
+    listed.sort(key=lambda line: line[1:])
+    return pd.DataFrame(listed, columns=DEVIATIONS)
 
 
 def unique(column: pd.Series) -> list[Any]:

@@ -90,6 +90,10 @@ def slug(text: Any) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", str(text)).strip("-").lower() or "x"
 
 
+def pretty(text: Any) -> str:
+    return str(text).replace("^2", "²").replace("^(j)", "⁽ʲ⁾")
+
+
 def css_variables(dark: bool) -> str:
     return "".join(f"--{name}:{colours[dark]};" for name, colours in PALETTE.items())
 
@@ -469,6 +473,71 @@ def line(
         _describe(s, [number(v) if labels is None else labels[int(v)] for v in s.x]) for s in series
     )
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
+
+
+def panels(
+    name: str,
+    title: str,
+    found: dict[str, list[Series]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    per_row: int = 4,
+) -> str:
+    """Small multiples with common axes, a panel for each name. Series of one label look alike everywhere.
+
+    log_x: base 2, with ticks at the values themselves where they are few.
+    """
+    rows = -(-len(found) // per_row)
+    fig, axes = _new(9.0, 2.05 * rows + 0.9, rows, per_row, sharex=True, sharey=True, squeeze=False)
+    labels = list(dict.fromkeys(s.label for group in found.values() for s in group))
+    at = sorted({float(x) for group in found.values() for s in group for x in s.x})
+    many = len(labels) > 4
+    marks: list[dict[str, Any]] = [
+        {"color": ORDERED[i % len(ORDERED)], "marker": ".", "ms": 3, "lw": 1.0}
+        if many
+        else {"color": (C["ink"], C["faint"], C["c1"], C["c2"])[i], "marker": "ox^s"[i], "ms": 4, "lw": 1.0}
+        for i in range(len(labels))
+    ]
+    with matplotlib.rc_context(STYLE):
+        for ax, (heading, group) in zip(axes.flat, found.items(), strict=False):
+            for s in group:
+                style = marks[labels.index(s.label)]
+                _interval(ax, np.asarray(s.x, float), s, **style, ls="-" if len(s.x) > 1 else "none")
+            ax.set_title(heading, fontsize=9)
+        for ax in axes.flat[len(found) :]:
+            ax.axis("off")
+        first = axes.flat[0]
+        if log_y:
+            first.set_yscale("log")
+            first.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            first.yaxis.set_minor_locator(NullLocator())
+        if log_x:
+            first.set_xscale("log", base=2)
+            if len(at) <= 8:
+                first.xaxis.set_major_locator(FixedLocator(at))
+            first.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            first.xaxis.set_minor_locator(NullLocator())
+        for line in axes:
+            line[0].set_ylabel(ylabel, fontsize=8)
+        fig.suptitle(title, fontsize=10)
+        fig.supxlabel(xlabel, fontsize=9)
+        fig.tight_layout()
+        handles: dict[str, Any] = {}
+        for ax in axes.flat:
+            handles.update({lab: h for h, lab in zip(*ax.get_legend_handles_labels(), strict=True)})
+        known = [lab for lab in labels if lab in handles]
+        fig.legend(
+            [handles[lab] for lab in known], known, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=8
+        )
+    text = " ".join(
+        f"[{heading}] " + _describe(s, [number(v) for v in s.x])
+        for heading, group in found.items()
+        for s in group
+    )
+    return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text or 'No runs yet.'}")
 
 
 def critical_difference(

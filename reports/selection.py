@@ -115,6 +115,11 @@ class Pattern:
         return math.prod(len(self.allowed[axis]) for axis in self.searched)
 
 
+def points(point: dict[str, Any]) -> int:
+    """How many points of the grid a point of grid.json stands for."""
+    return math.prod(len(values) for values in point.get("axes", {}).values())
+
+
 def fitting(patterns: list[Pattern], values: dict[str, str]) -> list[Pattern]:
     """The patterns that a config fits, the most specific first."""
     return sorted((p for p in patterns if p.fits(values)), key=lambda p: -len(p.allowed))

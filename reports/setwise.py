@@ -88,7 +88,7 @@ def averages(runs: pd.DataFrame, published: Published) -> Found:
                     found.samples[name, column, metric.claim] = sample
         others = chosen[(chosen["match"] != "cell") & (chosen["size"] >= low) & (chosen["size"] < high)]
         for key, mine in others.groupby(["match", "label", "row"], sort=True):
-            match, label, row = map(str, key)  # type: ignore[arg-type]
+            match, label, row = map(str, key)
             rivals = inside[inside["row"] != row] if match == "variant" else inside
             name = row if match == "variant" else label
             both = complete(pd.concat([rivals, mine.assign(row=name)]), list(dict.fromkeys([*names, name])))
@@ -116,6 +116,8 @@ def sizes(chosen: pd.DataFrame) -> pd.Series:
 
 def complete(chosen: pd.DataFrame, names: Sequence[str]) -> Block | None:
     """The block of accuracies in which every ranked row has every seed and set; None where there is none."""
+    if "metrics.test_error" not in chosen:  # an empty store
+        return None
     chosen = chosen[chosen["metrics.test_error"].notna() | (chosen["status"].astype(object) == "diverged")]
     chosen = chosen[chosen["row"].isin(list(names))]
     if not len(chosen):
@@ -214,8 +216,8 @@ def scored(x: np.ndarray, block: Block) -> Sample:
     by_seed = dict(zip(block.seeds, x, strict=True))
     values = {seed: float(v.mean()) for seed, v in by_seed.items()}
     if len(block.sets) < LEAST:
-        return Sample(values, ready=Estimate(float(x.mean()), ((math.inf, 1),), len(x), "crossed"))
-    return Sample(values, test_set="sets", scores=by_seed)
+        return Sample(values, ready=Estimate(float(x.mean()), ((math.inf, 1),), len(x), "sets"))
+    return Sample(values, test_set="sets", scores=by_seed, how="sets")
 
 
 def p_value(a: np.ndarray, b: np.ndarray) -> Any:

@@ -43,7 +43,14 @@ from scipy import special
 
 LEVEL = 0.95
 FEWEST = 3  # fewer seeds than this give no verdict
-HOW = ["crossed", "binomial", "seeds", "unpaired", "jackknife"]  # what an interval is made of, the best first
+HOW = [
+    "crossed",
+    "sets",
+    "binomial",
+    "seeds",
+    "unpaired",
+    "jackknife",
+]  # what an interval is made of, the best first
 
 
 # ----------------------------------------------------------------------------------- margins as expressions
@@ -131,7 +138,8 @@ class Sample:
     `examples` is the size N of the test set, None for a metric that is no percentage of test examples.
     `test_set` names the test set: cells of one test set are paired by example. `scores`: seed -> float [N],
     its mean is the value; in the place of `wrong` for other metrics. `ready`: the estimate itself, for a
-    number that is no mean over seeds, such as a p-value.
+    number that is no mean over seeds, such as a p-value. `how`: what the interval of masks or scores is
+    called.
     """
 
     values: Mapping[int, float]
@@ -140,6 +148,7 @@ class Sample:
     wrong: Mapping[int, np.ndarray] = field(default_factory=dict)
     scores: Mapping[int, np.ndarray] = field(default_factory=dict)
     ready: Estimate | None = None
+    how: str = "crossed"
 
     def points(self, seed: int, weight: float) -> np.ndarray:
         """Weight x the metric of each example [N], whose mean is weight x value; KeyError without them."""
@@ -252,7 +261,8 @@ def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Esti
     if all(set(seeds) <= set(samples[cell].scores or samples[cell].wrong) for cell in weights):
         found = [np.stack([samples[cell].points(seed, w) for seed in seeds]) for cell, w in weights.items()]
         if len({x.shape for x in found}) == 1:
-            whole = crossed(sum(found[1:], found[0]))
+            how = max((samples[cell].how for cell in weights), key=HOW.index)
+            whole = replace(crossed(sum(found[1:], found[0])), how=how)
             if whole.variance or not any(samples[cell].scores for cell in weights):
                 return whole
             return replace(whole, parts=((math.inf, 1),))  # no spread of ranks at all is no certainty

@@ -124,6 +124,7 @@ def finite(value: float) -> float | None:
 
 HOW = {
     "crossed": "paired by seed and test example",
+    "sets": "paired by seed and data set",
     "binomial": "paired by seed, binomial test-set error added",
     "seeds": "paired by seed; the test set's sampling error has no part in this metric",
     "jackknife": "computed again without each seed; the data sets are taken as given",
