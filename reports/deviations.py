@@ -93,7 +93,7 @@ def of_search(
 
 def unique(column: pd.Series) -> list[Any]:
     """The values of a config column, None for what is missing."""
-    return [None if isinstance(v, float) and math.isnan(v) else v for v in column.unique()]
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in column.astype(object).unique()]
 
 
 def allowed(points: list[dict[str, Any]]) -> dict[str, dict[str, set[str]]]:

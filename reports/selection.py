@@ -102,8 +102,9 @@ class Pattern:
             if axis not in listed and spelt(config, axis) != ABSENT:
                 self.allowed[axis] = {spelt(config, axis)}
         self.rest = without(config, axes)
-        self.searched = [axis for axis in listed if axis not in (*PARTS, column_axis)]
-        self.given = [axis for axis in self.allowed if axis not in self.searched]
+        named = (*PARTS, column_axis)
+        self.searched = [axis for axis in listed if axis not in named]
+        self.given = [axis for axis in self.allowed if axis in named]
 
     def fits(self, values: dict[str, str]) -> bool:
         return all(values.get(axis, ABSENT) in allowed for axis, allowed in self.allowed.items())

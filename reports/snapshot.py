@@ -5,7 +5,8 @@ rounded. What is kept: runs that fill a cell or a labelled row of some profile. 
 are dropped, the largest data set first, when the file would be too large.
 
 A table whose records are trials of a search may have 3 MB: of a trial that was not selected only what the
-selection needs is kept, of a selected one the curves by layer, not those by epoch.
+selection needs is kept, of a selected one the curves by layer, not those by epoch. Such a remainder has no
+hash of its own, which would be most of it: one hash in the file's metadata covers them all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from reports.published import Published
 LIMIT = 1_000_000  # bytes, all three files together
 LIMIT_TRIALS = 3_000_000  # the same for a table of trials
 BY_LAYER = ("act_mean_", "act_var_", "grad_norm_")  # curves with one value a layer
+SCORES = ("val_error", "test_error", "test_auc")
 STUB = ("schema", "run_id", "table", "profile", "role", "status", "cell", "config", "paper", "data", "code")
 POINTS = 40  # of a curve
 DIGITS = 4  # significant, of a curve's values
@@ -87,12 +89,15 @@ def trials(frame: pd.DataFrame, grid: dict[str, Any], pub: Published) -> pd.Data
 
 def stub(record: dict[str, Any]) -> dict[str, Any]:
     """What the selection needs of a trial that was not selected."""
-    metrics = record.get("metrics") or {}
-    value = metrics.get("val_error")
     kept = {key: record[key] for key in STUB if key in record}
-    val = {} if value is None else {"val_error": round(value, selection.DIGITS)}
+    metrics = {k: v for k, v in (record.get("metrics") or {}).items() if k in SCORES and v is not None}
+    if "val_error" in metrics:
+        metrics["val_error"] = round(metrics["val_error"], selection.DIGITS)
+    for name in metrics.keys() - {"val_error"}:  # where a better trial is replaced some day, this one counts
+        metrics[name] = rounded(metrics[name])
     seconds = (record.get("time") or {}).get("wall_s")
-    return {**kept, "metrics": val, "time": {} if seconds is None else {"wall_s": rounded(seconds)}}
+    time = {} if seconds is None else {"wall_s": rounded(seconds)}
+    return {**kept, "metrics": metrics, "time": time, "sha256": None}
 
 
 def with_layers(record: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +157,9 @@ def without_mask(record: dict[str, Any]) -> dict[str, Any]:
 
 def encoded(records: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
-    column = pa.table({"record": pa.array([store.seal(record) for record in records], pa.string())})
+    texts = [store.canonical_json(r) if r.get("sha256", "") is None else store.seal(r) for r in records]
+    column = pa.table({"record": pa.array(texts, pa.string())})
+    if any(record.get("sha256", "") is None for record in records):
+        column = column.replace_schema_metadata({"sha256": store.digest(texts)})
     pq.write_table(column, buffer, compression="zstd", compression_level=19, use_dictionary=False)
     return buffer.getvalue()
