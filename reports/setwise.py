@@ -24,7 +24,7 @@ import pandas as pd
 
 from reports import ranking
 from reports.published import Metric, Published
-from reports.statistics import FEWEST, Estimate, Sample, jackknife, summary
+from reports.statistics import FEWEST, Estimate, Sample, p_value, summary
 from reports.verdicts import Basis
 
 LEAST = 6  # sets for an interval: 2 / 2^6 < 0.05 < 2 / 2^5
@@ -207,7 +207,7 @@ def of_row(name: str, block: Block | None, published: Published) -> dict[str, Sa
                 found["rank"] = scored(ranks, block)
     found["accuracy"] = scored(100 * block.values[i], block)
     if BASELINE in block.rows and name != BASELINE:
-        found["p"] = Sample({}, ready=p_value(block.values[block.rows.index(BASELINE)], block.values[i]))
+        found["p"] = Sample({}, ready=paired(block.values[block.rows.index(BASELINE)], block.values[i]))
     return found
 
 
@@ -220,15 +220,11 @@ def scored(x: np.ndarray, block: Block) -> Sample:
     return Sample(values, test_set="sets", scores=by_seed, how="sets")
 
 
-def p_value(a: np.ndarray, b: np.ndarray) -> Any:
-    """Estimate of the one-sided p-value that a [n, S] is larger than b, both averaged over seeds."""
+def paired(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """The one-sided p-value that a [n, S] is larger than b [n, S], both averaged over seeds."""
     n = len(a)
-    less = (
-        [ranking.wilcoxon(*(np.delete(x, i, 0).mean(0) for x in (a, b))) for i in range(n)]
-        if n > 1
-        else [0.0]
-    )
-    return jackknife(ranking.wilcoxon(a.mean(0), b.mean(0)), less)
+    fewer = [[np.delete(x, i, 0).mean(0) for x in (a, b)] for i in range(n)] if n > 1 else []
+    return p_value(ranking.wilcoxon(a.mean(0), b.mean(0)), [ranking.wilcoxon(*pair) for pair in fewer])
 
 
 # ------------------------------------------------------------------------------------------- what is printed

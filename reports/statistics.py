@@ -176,6 +176,10 @@ class Estimate:
             return -math.inf, math.inf
         return self.mean - self.half_width(low), self.mean + self.half_width(high)
 
+    def scaled(self, weight: float) -> Estimate:
+        parts = tuple((weight**2 * variance, df) for variance, df in self.parts)
+        return replace(self, mean=weight * self.mean, parts=parts)
+
     def half_width(self, tail: float) -> float:
         if any(math.isinf(variance) for variance, _ in self.parts):
             return math.inf
@@ -183,6 +187,33 @@ class Estimate:
         if len(dfs) == 1:  # the plain t interval
             return math.sqrt(variances[0]) * float(-special.stdtrit(dfs[0], tail))
         return float(half_width(np.array(variances), np.array(dfs), tail))
+
+
+@dataclass(frozen=True)
+class PValue(Estimate):
+    """weight x a p-value, its interval found for the normal score z = quantile(1 - p): on their own scale
+    p-values are far too skew for one.
+    """
+
+    weight: float = 1.0
+    z: Estimate | None = None
+
+    def scaled(self, weight: float) -> PValue:
+        return replace(self, mean=weight * self.mean, weight=weight * self.weight)
+
+    def limits(self, low: float, high: float) -> tuple[float, float]:
+        assert self.z is not None
+        upward = self.weight < 0  # of z: p falls as z rises
+        ends = self.z.limits(low, high) if upward else self.z.limits(high, low)
+        first, second = sorted(self.weight * float(special.ndtr(-end)) for end in ends)
+        return (first, second) if self.n > 1 else (-math.inf, math.inf)
+
+
+def p_value(p: float, without: Sequence[float]) -> PValue:
+    """Estimate of a p-value from the values without each of the n seeds."""
+    z, *others = (-float(special.ndtri(min(max(x, 1e-300), 1 - 1e-12))) for x in (p, *without))
+    found = jackknife(z, others)
+    return PValue(p, found.parts, found.n, found.how, 1.0, found)
 
 
 def half_width(variances: np.ndarray, dfs: np.ndarray, tail: float) -> np.ndarray:
@@ -233,7 +264,7 @@ def jackknife(whole: float, without: Sequence[float]) -> Estimate:
     """Estimate of a statistic of n seeds from its values without each of them, n - 1 degrees of freedom."""
     n = len(without)
     if n < 2:
-        return Estimate(whole, ((math.inf, 1),), n, "jackknife")
+        return Estimate(whole, ((math.inf, 1),), 1, "jackknife")
     variance = (n - 1) / n * float(np.square(np.asarray(without) - np.mean(without)).sum())
     return Estimate(whole, ((variance or math.inf, n - 1),), n, "jackknife")
 
@@ -246,8 +277,9 @@ def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Est
         if (own := samples[cell].ready) is None:
             groups.setdefault(samples[cell].test_set, {})[cell] = weight
         else:
-            parts = tuple((weight**2 * variance, df) for variance, df in own.parts)
-            found.append(Estimate(weight * own.mean, parts, own.n, own.how))
+            found.append(own.scaled(weight))
+    if len(found) == len(weights) == 1:
+        return found[0]
     found += [_paired(group, samples) for group in groups.values()]
     parts = tuple(part for estimate in found for part in estimate.parts)
     how = max((estimate.how for estimate in found), key=HOW.index)
