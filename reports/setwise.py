@@ -222,7 +222,9 @@ def scored(x: np.ndarray, block: Block) -> Sample:
 
 def paired(a: np.ndarray, b: np.ndarray) -> Estimate:
     """The one-sided p-value that a [n, S] is larger than b [n, S], both averaged over seeds."""
-    n = len(a)
+    n, sets = a.shape
+    if sets < LEAST:  # too few for the test to say much, whatever the seeds
+        return Estimate(ranking.wilcoxon(a.mean(0), b.mean(0)), ((math.inf, 1),), n, "jackknife")
     fewer = [[np.delete(x, i, 0).mean(0) for x in (a, b)] for i in range(n)] if n > 1 else []
     return p_value(ranking.wilcoxon(a.mean(0), b.mean(0)), [ranking.wilcoxon(*pair) for pair in fewer])
 
