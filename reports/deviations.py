@@ -76,7 +76,8 @@ def of_search(
         if paper_row is None:
             found.setdefault(("config", "not stored", "-"), set()).add(str(row))
             continue
-        for name in sorted({*keys, *paper_row} - passed):
+        unnamed = {f"config.{axis}" for axis in grid.get("trials", [])} - paper_row.keys()  # free in patterns
+        for name in sorted({*keys, *paper_row} - passed - unnamed):
             wanted = paper_row.get(name, {"null"})
             ran = {selection.spelling(v) for v in unique(mine[name])} if name in mine else {"null"}
             if ran - wanted or (len(wanted) > 1 and wanted - ran):

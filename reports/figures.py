@@ -507,8 +507,10 @@ def panels(
                 style = marks[labels.index(s.label)]
                 _interval(ax, np.asarray(s.x, float), s, **style, ls="-" if len(s.x) > 1 else "none")
             ax.set_title(heading, fontsize=9)
-        for ax in axes.flat[len(found) :]:
-            ax.axis("off")
+        for i, ax in enumerate(axes.flat):
+            if i >= len(found):
+                ax.axis("off")
+            ax.tick_params(labelbottom=i + per_row >= len(found))
         first = axes.flat[0]
         if log_y:
             first.set_yscale("log")

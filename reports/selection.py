@@ -231,5 +231,6 @@ def over_parts(chosen: pd.DataFrame, lost: dict[str, float]) -> pd.DataFrame:
 
 def remark(trials: float, planned: float, diverged: float) -> str:
     """12 of 18 trials, 3 diverged: what a selected run was selected from."""
-    text = f"{int(trials)} trials" if trials >= planned else f"{int(trials)} of {int(planned)} trials"
+    text = f"{int(trials)} trial" if trials >= planned else f"{int(trials)} of {int(planned)} trial"
+    text += "" if text.startswith("1 t") or text.endswith("of 1 trial") else "s"
     return text + (f" ({int(diverged)} diverged)" if diverged else "")

@@ -141,7 +141,7 @@ def test_pages_say_what_they_must(built):
     assert "1056 of 1056" in t5 and "420 of 420" in t6
     assert "0 off the grid" not in t5 and "off the grid" not in t6
     assert "printed numbers rank 24 methods around 12.5" in t5
-    assert "Where does the normaliser stand" in t5 and "statistics=never" in t5 and "placement=before" in t6
+    assert "Other ways to read the paper" in t5 and "statistics=never" in t5 and "placement=before" in t6
     assert "count as AUC 50" in t6 and "ResNet: blocks" in t6
     assert {"audit-A16", "audit-A17"} <= set(pages["table_05.html"].ids)
     assert {"audit-A18", "audit-A19"} <= set(pages["table_06.html"].ids)
