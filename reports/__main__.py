@@ -20,6 +20,8 @@ python -m reports snapshot table=T3
     Put a compact copy of the records under reports/measured/, for committing.
 python -m reports readme table=T3 [file=README.md]
     Write the README's results section and its pictures from that copy.
+python -m reports rank FILE.csv [baseline=METHOD] [n=SIZES.csv] [out=DIR]
+    Rank any methods over any data sets (a line a set, a column a method): mean ranks, paired tests, diagram.
 python -m reports serve [port=8000] [dir=reports/output]
     Browse the site on this machine (127.0.0.1 only).
 
@@ -34,9 +36,16 @@ KEYS: dict[str, list[str | None]] = {  # command -> keys it knows; None = any fu
     "print": ["runs", "measured", "table", "profile"],
     "snapshot": ["runs", "measured", "table"],
     "readme": ["measured", "table", "file"],
+    "rank": ["file", "baseline", "n", "out"],
     "serve": ["port", "dir"],
 }
-NEEDED = {"readme": ["table"], "sweep": ["table", "x", "y"], "print": ["table"], "snapshot": ["table"]}
+NEEDED = {
+    "readme": ["table"],
+    "sweep": ["table", "x", "y"],
+    "print": ["table"],
+    "snapshot": ["table"],
+    "rank": ["file"],
+}
 
 
 def parse(words: list[str]) -> tuple[str, dict[str, str]]:
@@ -48,6 +57,8 @@ def parse(words: list[str]) -> tuple[str, dict[str, str]]:
         raise ValueError(f"unknown command {command!r}: one of {', '.join(KEYS)}, or help")
     known = KEYS[command]
     options: dict[str, str] = {}
+    if command == "rank" and rest and not rest[0].startswith("file="):
+        rest[0] = f"file={rest[0]}"
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals or not key or not value:
@@ -160,6 +171,26 @@ def readme(options: dict[str, str]) -> int:
     return 0
 
 
+def rank(options: dict[str, str]) -> int:
+    from reports import figures, ranking
+
+    file = Path(options["file"])
+    table = ranking.read(file, options.get("n"))
+    if "baseline" in options:
+        ranking.check_baseline(table, options["baseline"])
+    out = where(options, "out")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, part in ranking.selections(table).items():
+        found, title = ranking.ranking(part, options.get("baseline")), ranking.TITLES[name]
+        methods, means = [line.method for line in found.lines], [line.rank for line in found.lines]
+        heading = f"{file.stem}, {title} ({found.sets})"
+        stem = f"rank_{figures.slug(file.stem)}_{name}"
+        svg = figures.critical_difference(stem, heading, methods, means, found.groups(), found.cd)
+        stamp.write(out / f"{stem}.svg", figures.on_white(svg))
+        print(f"{ranking.text(found, title)}\nDiagram: {(out / f'{stem}.svg').resolve().as_uri()}\n")
+    return 0
+
+
 def serve(options: dict[str, str]) -> int:
     from reports.serve import serve as run
 
@@ -175,6 +206,7 @@ COMMANDS = {
     "print": print_table,
     "snapshot": snapshot,
     "readme": readme,
+    "rank": rank,
     "serve": serve,
 }
 

@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +14,16 @@ import orjson
 import pandas as pd
 
 from reports import claims as claim_room
-from reports.matching import matched, one_content, plain
+from reports import selection
+from reports.deviations import deviations, of_search
+from reports.matching import matched, one_content
 from reports.published import Metric, Published
+from reports.setwise import Block, averages
 from reports.statistics import Judge, Sample, summary
-from reports.store import flat_config, heavy
+from reports.store import heavy
 from reports.verdicts import VERDICTS, Basis, ClaimResult, Component, result
 
-__all__ = ["CELLS", "EXTRA", "VERDICTS", "ClaimResult", "Component", "TableReport", "analyse"]
+__all__ = ["CELLS", "EXTRA", "TRIALS", "VERDICTS", "ClaimResult", "Component", "TableReport", "analyse"]
 
 # Columns of TableReport.cells, one row per (row, column, metric), also where nothing ran. `metric` is an id
 # of the published file's metrics (test_error, epoch_best_val, test_error_best, ...), `column` a column of
@@ -35,7 +37,10 @@ CELLS = [
 # measured | here | mixed | "". runs: run ids. n counts runs with a value, diverged ones included (their
 # error is 100 %).
 EXTRA = ["label", "match", *CELLS]  # match: variant (row: the survey's) | norm (not in the survey; row "")
-DEVIATIONS = ["column", "key", "paper", "ran", "rows"]
+# Of a table whose records are trials: how many data sets the number is over (0: no such), and how many trials
+# the selected runs were selected from, of how many in the grid.
+TRIALS = ["sets", "trials", "trials_planned", "trials_diverged", "trials_failed"]
+FEW, MANY = 3, 20  # columns with one and the same note that are named one by one; notes on single columns
 
 
 @dataclass
@@ -44,12 +49,13 @@ class TableReport:
     title: str
     profile: str
     published: Published
-    cells: pd.DataFrame  # columns CELLS
-    extra: pd.DataFrame  # columns EXTRA
+    cells: pd.DataFrame  # columns CELLS, and TRIALS where the records are trials
+    extra: pd.DataFrame  # columns EXTRA, and TRIALS where the records are trials
     claims: list[ClaimResult]
     deviations: pd.DataFrame  # columns DEVIATIONS; column and rows: "all" or names
-    runs: pd.DataFrame  # the store's rows + match (cell | variant | norm), row, column, label, stale
+    runs: pd.DataFrame  # the store's rows + match (cell | variant | norm | trial), row, column, label, stale
     damaged: int = 0
+    blocks: dict[str, Block | None] = field(default_factory=dict)  # column -> accuracies by set, of Table 5
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,16 +70,90 @@ def analyse(
     """The report of one table and one profile; `grid`, `paper` and `damaged` are the store's for this
     table.
     """
-    runs = matched(frame[frame["table"] == published.table], grid, profile)
-    runs, notes = one_content(runs)
-    wrong = masks(runs[runs["match"] == "cell"])
+    mine = frame[frame["table"] == published.table]
+    if published.trials:
+        return of_trials(mine, grid, paper, published, profile, damaged)
+    runs, notes = one_content(matched(mine, grid, profile))
+    cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))
+    bases = {column: basis(runs, column, paper, published) for column in published.data_columns}
+    return TableReport(
+        **headed(published, profile, damaged),
+        cells=pd.DataFrame(cells, columns=CELLS),
+        extra=pd.DataFrame(extra, columns=EXTRA),
+        claims=judged(published, samples, bases),
+        deviations=deviations(runs, paper, published),
+        runs=runs,
+        notes=notes + remarks(runs, grid, profile, damaged),
+    )
+
+
+def of_trials(
+    mine: pd.DataFrame,
+    grid: dict[str, Any],
+    paper: dict[str, Any],
+    published: Published,
+    profile: str,
+    damaged: int,
+) -> TableReport:
+    """The same where the records are trials of a search: the selected ones fill the cells."""
+    runs = selection.matched(mine, grid, profile, published)
+    runs, notes = one_content(runs, ("column", "part"))
+    runs = selection.select(runs)
+    blocks: dict[str, Block | None] = {}
+    if published.selections:
+        found = averages(runs, published)
+        cells, extra, samples = found.cells, found.extra, found.samples
+        bases, blocks, notes = found.bases, found.blocks, notes + found.notes
+    else:
+        chosen = runs[runs["match"] != "trial"]
+        lost = {metric.id: metric.lost for metric in published.metrics if metric.lost is not None}
+        whole = selection.over_parts(chosen, lost)
+        per_example = scores(whole[whole["match"] == "cell"])
+        cells, extra, samples = tabled(whole, published, per_example)
+        bases = {column: basis(whole, column, paper, published) for column in published.data_columns}
+        if samples and not per_example:
+            notes.append(
+                "intervals cover another draw of seeds, not of test examples: no record has its scores"
+            )
+    return TableReport(
+        **headed(published, profile, damaged),
+        cells=pd.DataFrame(cells, columns=[*CELLS, *TRIALS]),
+        extra=pd.DataFrame(extra, columns=[*EXTRA, *TRIALS]),
+        claims=judged(published, samples, bases),
+        deviations=of_search(runs, grid, paper, published),
+        runs=runs,
+        notes=notes + searched(runs) + remarks(runs, grid, profile, damaged),
+        blocks=blocks,
+    )
+
+
+def headed(published: Published, profile: str, damaged: int) -> dict[str, Any]:
+    title = f"Table {published.table[1:]}: {published.title_en}"
+    return {
+        "table": published.table, "title": title, "profile": profile, "published": published,
+        "damaged": damaged,
+    }  # fmt: skip
+
+
+def judged(published: Published, samples: dict[Any, Sample], bases: dict[str, Basis]) -> list[ClaimResult]:
+    functions, judge = claim_room.of(published.table), Judge(samples)
+    return [result(claim, functions[claim.id], published, judge, bases) for claim in published.claims]
+
+
+# --------------------------------------------------------------------------------------------------- cells
+
+
+def tabled(
+    runs: pd.DataFrame, published: Published, per_example: dict[str, np.ndarray]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[Any, Sample]]:
+    """(cells, labelled rows, samples for the claims); per_example: run id -> mask or scores."""
     cells, extra, samples = [], [], {}
     filled = grouped(runs[runs["match"] == "cell"], ["row", "column"])
     for row in published.rows:
         for column in published.data_columns:
             group = filled.get((row.id, column), Group())
             for metric in published.metrics:
-                sample = sample_of(group, metric, wrong)
+                sample = sample_of(group, metric, per_example)
                 cells.append(cell(row.id, column, metric, group, sample, published))
                 if metric.claim and sample.values:
                     samples[row.id, column, metric.claim] = sample
@@ -82,24 +162,7 @@ def analyse(
         for metric in published.metrics:
             found = cell(row_id, name, metric, group, sample_of(group, metric, {}), published)
             extra.append({"label": label, "match": match, **found})
-    bases = {column: basis(runs, column, paper, published) for column in published.data_columns}
-    functions, judge = claim_room.of(published.table), Judge(samples)
-    return TableReport(
-        table=published.table,
-        title=f"Table {published.table[1:]}: {published.title_en}",
-        profile=profile,
-        published=published,
-        cells=pd.DataFrame(cells, columns=CELLS),
-        extra=pd.DataFrame(extra, columns=EXTRA),
-        claims=[result(claim, functions[claim.id], published, judge, bases) for claim in published.claims],
-        deviations=deviations(runs, paper, published),
-        runs=runs,
-        damaged=damaged,
-        notes=notes + remarks(runs, grid, profile, damaged),
-    )
-
-
-# --------------------------------------------------------------------------------------------------- cells
+    return cells, extra, samples
 
 
 @dataclass(frozen=True)
@@ -116,6 +179,10 @@ class Group:
     examples: int | None = None
     sliced: bool = False  # config.data.limit_* cut the data set
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    trials: dict[str, int] = field(default_factory=dict)  # TRIALS of a table of trials
+
+
+TRIAL_COLUMNS = {name: name for name in TRIALS} | {"trials_planned": "planned"}  # as selection.py names them
 
 
 def grouped(runs: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], Group]:
@@ -126,6 +193,9 @@ def grouped(runs: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], Group]:
     sizes = pd.to_numeric(runs["data.n_test"]).to_numpy(float)
     limits = [f"config.data.{name}" for name in ("limit_train", "limit_eval")]
     sliced = runs[[name for name in limits if name in runs]].notna().any(axis=1).to_numpy()
+    counts = {
+        name: runs[TRIAL_COLUMNS[name]].to_numpy() for name in TRIALS[1:] if TRIAL_COLUMNS[name] in runs
+    }
     places: dict[tuple[str, ...], list[int]] = {}
     for i, key in enumerate(zip(*(lists[name] for name in by), strict=True)):
         places.setdefault(key, []).append(i)
@@ -141,6 +211,7 @@ def grouped(runs: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], Group]:
             examples=None if math.isnan(sizes[at[0]]) else int(sizes[at[0]]),
             sliced=bool(sliced[at[0]]),
             metrics={name: list(values[at]) for name, values in numbers.items()},
+            trials={name: int(values[at].sum()) for name, values in counts.items()},
         )
         for key, at in places.items()
     }
@@ -161,20 +232,38 @@ def masks(runs: pd.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
+def scores(runs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Run id -> float [N], a number for each test example whose mean is the main metric (of an AUC: its
+    influence values); runs without sound ones left out. In records: base64 of zlib of little-endian float32.
+    """
+    found: dict[str, np.ndarray] = {}
+    for run_id, text in zip(runs["run_id"], heavy(runs, "scores"), strict=True):
+        try:
+            values = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").astype(float)
+            if len(values) > 1 and np.isfinite(values).all():
+                found[run_id] = values
+        except (TypeError, ValueError, zlib.error, binascii.Error):
+            continue
+    return found
+
+
 def sample_of(group: Group, metric: Metric, wrong: dict[str, np.ndarray]) -> Sample:
-    """The values of a cell's runs by seed, with their masks where all of them agree with the metric."""
+    """The values of a cell's runs by seed, with their masks or scores where all of them agree with the
+    metric.
+    """
     values, held = {}, {}
     for run_id, seed, status, value in zip(
         group.run_id, group.seed, group.status, group.metrics.get(metric.id, ()), strict=False
     ):
         if status == "failed" or math.isnan(value):
             continue
-        lost = status == "diverged" and metric.unit == "%"  # whatever it had reached before
-        values[seed] = 100.0 if lost else float(value)
+        lost = metric.lost if status == "diverged" else None  # whatever it had reached before
+        values[seed] = float(value) if lost is None else lost
         if metric.per_example and run_id in wrong:
-            held[seed] = np.ones_like(wrong[run_id]) if lost else wrong[run_id]
+            held[seed] = wrong[run_id] if lost is None else np.full_like(wrong[run_id], lost)
     if metric.unit != "%":
-        return Sample(values)
+        fits = bool(held) and all(abs(x.mean() - values[seed]) < 0.01 for seed, x in held.items())
+        return Sample(values, test_set=group.fingerprint, scores=held) if fits else Sample(values)
     # A balanced error is no mean over examples: then the mask says another number and is of no use here.
     fits = all(abs(100 * mask.mean() - values[seed]) <= 50 / len(mask) for seed, mask in held.items())
     return Sample(values, group.examples, group.fingerprint, held if fits else {})
@@ -192,11 +281,11 @@ def cell(
         "survey": math.nan if survey is None else float(survey),
         "source": math.nan if source is None else float(source),
         "mean": found.mean, "sd": found.sd, "n": found.n, "low": found.low, "high": found.high,
-        "difference": found.mean - survey if survey is not None else math.nan,
+        "difference": found.mean - survey if survey is not None and metric.comparable else math.nan,
         "diverged": group.status.count("diverged"), "failed": group.status.count("failed"),
         "stale": group.stale, "data": group.data, "standing": standing(group, column, published),
         "origin": origins.pop() if len(origins) == 1 else "mixed" if origins else "",
-        "runs": list(group.run_id),
+        "runs": list(group.run_id), **group.trials,
     }  # fmt: skip
 
 
@@ -219,46 +308,25 @@ def basis(runs: pd.DataFrame, column: str, paper: dict[str, Any], published: Pub
     return Basis(column, group.data, stands, stands == "same" and epochs)
 
 
-# --------------------------------------------------------------------------------------- deviations, remarks
+# ------------------------------------------------------------------------------------------------- remarks
 
 
-def deviations(runs: pd.DataFrame, paper: dict[str, Any], published: Published) -> pd.DataFrame:
-    """Where the configs that ran differ from the paper profile's, key by key, alike ones together."""
-    filled = runs[runs["match"] == "cell"]
-    ran_rows: dict[str, set[str]] = {}
-    found: dict[tuple[str, str, str], dict[str, set[str]]] = {}
-    distinct = filled.drop_duplicates(["row", "column", "config", "paper", "data.name"])
-    for run in distinct[["row", "column", "config", "paper", "data.name"]].itertuples(index=False, name=None):
-        row, column, text, key, data = run
-        ran_rows.setdefault(column, set()).add(row)
-        told = paper.get(key)
-        if told is None:
-            found.setdefault(("config", "not stored", "-"), {}).setdefault(column, set()).add(row)
-            continue
-        own = {k: orjson.loads(v) for k, v in flat_config(orjson.loads(text)).items()}
-        theirs = {k: orjson.loads(v) for k, v in flat_config(told).items() if k != "config.seed"}
-        own["config.data.name"] = data  # what was found under that name: cifar10 may be cifar10_jpeg
-        for name in sorted(own.keys() | theirs.keys()):
-            if own.get(name) != theirs.get(name):
-                change = (name.removeprefix("config."), plain(theirs.get(name)), plain(own.get(name)))
-                found.setdefault(change, {}).setdefault(column, set()).add(row)
-    listed = []
-    for (name, told, ran), where in found.items():
-        whole = [column for column in where if where[column] == ran_rows[column]]
-        if whole:
-            names = ordered(whole, published.data_columns)
-            named = "all" if len(whole) == len(ran_rows) > 1 else ", ".join(names)
-            listed.append((named, name, told, ran, "all"))
-        for column in where.keys() - set(whole):
-            rows = ordered(where[column], [row.id for row in published.rows])
-            listed.append((column, name, told, ran, ", ".join(rows)))
-    places = ["all", *published.data_columns]
-    listed.sort(key=lambda d: (d[1], [places.index(c) for c in d[0].split(", ")], d[2], d[3]))
-    return pd.DataFrame(listed, columns=DEVIATIONS)
-
-
-def ordered(names: Iterable[str], order: list[str]) -> list[str]:
-    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+def searched(runs: pd.DataFrame) -> list[str]:
+    """How much of the search the selected runs rest on."""
+    own = runs[runs["match"] == "cell"]
+    if not len(own):
+        return []
+    short = own[own["trials"] < own["planned"]]
+    notes = [
+        f"{len(own)} runs selected by validation error from {int(own['trials'].sum())} trials,"
+        f" {int(own['trials_diverged'].sum())} of them diverged"
+    ]
+    if len(short):
+        notes.append(
+            f"{len(short)} of {len(own)} selected runs rest on a part of their search:"
+            f" {int(short['trials'].sum())} of {int(short['planned'].sum())} trials"
+        )
+    return notes
 
 
 def remarks(runs: pd.DataFrame, grid: dict[str, Any], profile: str, damaged: int) -> list[str]:
@@ -274,13 +342,24 @@ def remarks(runs: pd.DataFrame, grid: dict[str, Any], profile: str, damaged: int
                 notes.append(f"{count} of {len(runs)} runs {status}")
         if count := int(runs["stale"].sum()):
             notes.append(f"{count} of {len(runs)} runs are stale: made by another version of the code")
-    if "data.notes" in runs:
-        for column, text in runs.groupby("column", sort=False, observed=True)["data.notes"].first().items():
-            if isinstance(text, str):
-                notes += [f"{column}: {note}" for note in orjson.loads(text)]
+    notes += notes_on_data(runs)
     if "data.error" in runs:
         scores = runs.groupby("column", sort=False, observed=True)["data.error"].first().astype(object)
         for column in scores[scores == "balanced_error"].index:
             if not any(note.startswith(f"{column}:") and "balanced" in note for note in notes):
                 notes.append(f"{column}: the error is the balanced error")
     return notes
+
+
+def notes_on_data(runs: pd.DataFrame) -> list[str]:
+    """What the data sets say of themselves, a note that many columns share only once."""
+    if "data.notes" not in runs:
+        return []
+    told: dict[str, list[str]] = {}
+    for column, text in runs.groupby("column", sort=False, observed=True)["data.notes"].first().items():
+        for note in orjson.loads(text) if isinstance(text, str) else ():
+            told.setdefault(note, []).append(str(column))
+    own = [f"{c}: {note}" for note, columns in told.items() if len(columns) <= FEW for c in columns]
+    if len(own) > MANY:
+        own = [*own[:MANY], f"{len(own) - MANY} more such notes: see the records"]
+    return own + [f"{len(columns)} columns: {note}" for note, columns in told.items() if len(columns) > FEW]

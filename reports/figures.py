@@ -90,6 +90,10 @@ def slug(text: Any) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", str(text)).strip("-").lower() or "x"
 
 
+def pretty(text: Any) -> str:
+    return str(text).replace("^2", "²").replace("^(j)", "⁽ʲ⁾")
+
+
 def css_variables(dark: bool) -> str:
     return "".join(f"--{name}:{colours[dark]};" for name, colours in PALETTE.items())
 
@@ -136,6 +140,11 @@ def to_svg(fig: Figure, name: str, title: str, description: str, tight: bool = T
     for variable, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{variable},{light})")
     return text
+
+
+def on_white(svg: str) -> str:
+    """The picture as a file of its own: on white ground, for it may be looked at on a dark page."""
+    return svg.replace("</desc>", '</desc><rect width="100%" height="100%" fill="white"/>', 1)
 
 
 def _new(
@@ -464,6 +473,126 @@ def line(
         _describe(s, [number(v) if labels is None else labels[int(v)] for v in s.x]) for s in series
     )
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
+
+
+def panels(
+    name: str,
+    title: str,
+    found: dict[str, list[Series]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    per_row: int = 4,
+) -> str:
+    """Small multiples with common axes, a panel for each name. Series of one label look alike everywhere.
+
+    log_x: base 2, with ticks at the values themselves where they are few.
+    """
+    rows = -(-len(found) // per_row)
+    fig, axes = _new(9.0, 2.05 * rows + 0.9, rows, per_row, sharex=True, sharey=True, squeeze=False)
+    labels = list(dict.fromkeys(s.label for group in found.values() for s in group))
+    at = sorted({float(x) for group in found.values() for s in group for x in s.x})
+    many = len(labels) > 4
+    marks: list[dict[str, Any]] = [
+        {"color": ORDERED[i % len(ORDERED)], "marker": ".", "ms": 3, "lw": 1.0}
+        if many
+        else {"color": (C["ink"], C["faint"], C["c1"], C["c2"])[i], "marker": "ox^s"[i], "ms": 4, "lw": 1.0}
+        for i in range(len(labels))
+    ]
+    with matplotlib.rc_context(STYLE):
+        for ax, (heading, group) in zip(axes.flat, found.items(), strict=False):
+            for s in group:
+                style = marks[labels.index(s.label)]
+                _interval(ax, np.asarray(s.x, float), s, **style, ls="-" if len(s.x) > 1 else "none")
+            ax.set_title(heading, fontsize=9)
+        for i, ax in enumerate(axes.flat):
+            if i >= len(found):
+                ax.axis("off")
+            ax.tick_params(labelbottom=i + per_row >= len(found))
+        first = axes.flat[0]
+        if log_y:
+            first.set_yscale("log")
+            first.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            first.yaxis.set_minor_locator(NullLocator())
+        if log_x:
+            first.set_xscale("log", base=2)
+            if len(at) <= 8:
+                first.xaxis.set_major_locator(FixedLocator(at))
+            first.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            first.xaxis.set_minor_locator(NullLocator())
+        for line in axes:
+            line[0].set_ylabel(ylabel, fontsize=8)
+        fig.suptitle(title, fontsize=10)
+        fig.supxlabel(xlabel, fontsize=9)
+        fig.tight_layout()
+        handles: dict[str, Any] = {}
+        for ax in axes.flat:
+            handles.update({lab: h for h, lab in zip(*ax.get_legend_handles_labels(), strict=True)})
+        known = [lab for lab in labels if lab in handles]
+        fig.legend(
+            [handles[lab] for lab in known], known, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=8
+        )
+    text = " ".join(
+        f"[{heading}] " + _describe(s, [number(v) for v in s.x])
+        for heading, group in found.items()
+        for s in group
+    )
+    return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text or 'No runs yet.'}")
+
+
+def critical_difference(
+    name: str,
+    title: str,
+    methods: Sequence[str],
+    mean_ranks: Sequence[float],
+    groups: Sequence[Sequence[str]],
+    cd: float,
+) -> str:
+    """Demsar's diagram: methods on an axis of mean ranks, best on the left; a bar joins each of `groups`, the
+    methods that a critical difference of `cd` does not tell apart.
+    """
+    k = len(methods)
+    order = sorted(range(k), key=lambda i: (mean_ranks[i], methods[i]))
+    rank = dict(zip(methods, mean_ranks, strict=True))
+    left, right = order[: (k + 1) // 2], order[(k + 1) // 2 :][::-1]
+    first, bars = 0.55 + 0.17 * len(groups), len(left)  # of the names, below the axis, in rows
+    height = 0.95 + 0.22 * (first + bars)  # inches
+    fig, ax = _new(5.6, height)
+    with matplotlib.rc_context(STYLE):
+        ax.set_xlim(0.5 - 0.2 * k, k + 0.5 + 0.2 * k)
+        ax.set_ylim(first + bars, -2.2)
+        ax.axis("off")
+        ax.plot([1, k], [0, 0], color=C["ink"], lw=1)
+        for at in range(1, k + 1):
+            ax.plot([at, at], [0, -0.25], color=C["ink"], lw=1)
+            ax.text(at, -0.4, str(at), ha="center", va="bottom", fontsize=8)
+        for side, mine in (("left", left), ("right", right)):
+            end = 0.7 if side == "left" else k + 0.3
+            for i, at in enumerate(mine):
+                y, x = first + i + 0.4, mean_ranks[at]
+                ax.plot([x, x, end], [0, y, y], color=C["faint"], lw=0.8)
+                words = f"{methods[at]} ({mean_ranks[at]:.2f})"
+                where = (
+                    {"x": end - 0.08, "ha": "right"} if side == "left" else {"x": end + 0.08, "ha": "left"}
+                )
+                ax.text(y=y, s=words, va="center", fontsize=8.5, **where)
+        for i, group in enumerate(groups):
+            ends = [min(rank[m] for m in group) - 0.05, max(rank[m] for m in group) + 0.05]
+            ax.plot(ends, [0.45 + 0.17 * i * 1.9] * 2, color=C["c1"], lw=2.6, solid_capstyle="butt")
+        if cd < k - 1:
+            ax.plot([1, 1 + cd], [-1.5, -1.5], color=C["ink"], lw=1.4)
+            for x in (1, 1 + cd):
+                ax.plot([x, x], [-1.7, -1.3], color=C["ink"], lw=1.4)
+        ax.text(
+            1.1 + (cd if cd < k - 1 else 0), -1.5, f"critical difference {cd:.2f}", va="center", fontsize=8
+        )
+        ax.set_title(title)
+    text = "; ".join(f"{methods[i]}: {mean_ranks[i]:.2f}" for i in order)
+    joined = "; ".join(", ".join(group) for group in groups) or "none"
+    said = f"Mean ranks, lower is better: {text}. Critical difference {cd:.2f}. Not told apart: {joined}."
+    return to_svg(fig, name, title, said)
 
 
 def heat(

@@ -124,12 +124,12 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode().replace(".0", "")
 
 
-def one_content(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def one_content(runs: pd.DataFrame, by: tuple[str, ...] = ("column",)) -> tuple[pd.DataFrame, list[str]]:
     """Runs on one data content a column: where a column has two (a data set that changed), the one with
     more runs.
     """
     notes, drop = [], []
-    for column, group in runs.groupby("column", observed=True):
+    for (column, *_), group in runs.groupby(list(by), observed=True):
         counts = group["data.fingerprint"].astype(object).value_counts()
         if len(counts) > 1:
             others = group.index[group["data.fingerprint"] != counts.index[0]]

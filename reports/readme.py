@@ -6,14 +6,16 @@ typed.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from reports import site, store, tables, view
+from reports import figures, pages, site, store, tables
 from reports.analysis import TableReport
 
+FEW = 3  # columns whose data are named one by one
 ORDER = ("cpu", "quick")  # the profiles worth a newcomer's look, best data first
 
 
@@ -51,38 +53,27 @@ def of_snapshot(measured: Path, table: str) -> list[TableReport]:
 
 def save_pictures(report: TableReport, folder: Path) -> list[Path]:
     out = []
-    cells = report.runs[(report.runs["match"] == "cell") & (report.runs["status"] != "failed")]
-    for column in report.published.data_columns:
-        mine = cells[cells["column"] == column]
-        if len(mine):
-            svg = view.error_figure(report, column, mine)
-            ground = '<rect width="100%" height="100%" fill="white"/>'  # a README may be read on a dark page
-            (folder / f"{column}.svg").write_text(
-                svg.replace("</desc>", "</desc>" + ground, 1), encoding="utf-8"
-            )
-            out.append(folder / f"{column}.svg")
+    for name, svg in pages.of(report.table).pictures(report).items():
+        (folder / f"{name}.svg").write_text(figures.on_white(svg), encoding="utf-8")
+        out.append(folder / f"{name}.svg")
     return out
 
 
 def section(reports: list[TableReport], pictures: list[str]) -> str:
-    pub = reports[0].published
+    own = pages.of(reports[0].table)
     lines = [
-        f"**{reports[0].title}**, test error in per cent: mean ± sd, epoch chosen on validation.",
+        f"**{reports[0].title}**, {own.README}.",
         "",
     ]
     for report in reports:
         lines += [
-            f"Profile `{report.profile}`: {'; '.join(basis(report, c) for c in pub.data_columns)}."
-            + standing_of_code(report),
+            f"Profile `{report.profile}`: {'; '.join(bases(report))}." + standing_of_code(report),
             "",
             *table_of(report),
             "",
         ]
     lines += [
-        " ".join(
-            f'<img src="{path}" width="{96 // len(pictures)}%" alt="error against alpha">'
-            for path in pictures
-        ),
+        " ".join(f'<img src="{path}" width="{96 // len(pictures)}%" alt="{own.ALT}">' for path in pictures),
         "",
     ]
     lines += [
@@ -94,21 +85,30 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
 
 
 def cells_of(report: TableReport, column: str) -> dict[str, dict[str, Any]]:
-    metric = next(m.id for m in report.published.metrics if m.claim == "error")
+    metric = report.published.metrics[0].id
     mine = report.cells[(report.cells["column"] == column) & (report.cells["metric"] == metric)]
     cells: list[dict[str, Any]] = mine.to_dict("records")  # type: ignore[assignment]
     return {cell["row"]: cell for cell in cells}
 
 
+def bases(report: TableReport) -> list[str]:
+    """What each column was measured on; once, where that is the same for all."""
+    columns = report.published.data_columns
+    found = [basis(report, column) for column in columns]
+    if len(columns) > FEW and len(set(found)) == 1:
+        return [f"all columns {found[0]}"]
+    return [f"{report.published.group(c)} {text}" for c, text in zip(columns, found, strict=True)]
+
+
 def basis(report: TableReport, column: str) -> str:
     ran = [c for c in cells_of(report, column).values() if c["n"]]
-    name = report.published.group(column)
     if not ran:
-        return f"{name} not run"
+        return "not run"
     counts = sorted({int(c["n"]) for c in ran})
     n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     standing = "" if ran[0]["standing"] == "same" else f" ({ran[0]['standing']})"
-    return f"{name} on `{ran[0]['data']}`{standing}, n = {n}"
+    sets = f"{ran[0]['sets']:.0f} sets of " if ran[0].get("sets", math.nan) > 0 else ""
+    return f"on {sets}`{ran[0]['data']}`{standing}, n = {n}"
 
 
 def standing_of_code(report: TableReport) -> str:
@@ -121,14 +121,19 @@ def table_of(report: TableReport) -> list[str]:
     pub = report.published
     by_column = {c: cells_of(report, c) for c in pub.data_columns}
     heads = [pub.row_header["en"]]
+    digits = pub.metrics[0].digits
+    told = {
+        c: any(not math.isnan(cell["survey"]) for cell in by_column[c].values()) for c in pub.data_columns
+    }
     for c in pub.data_columns:
-        heads += [f"{pub.group(c)}: survey", "ours"]
+        heads += [f"{pub.group(c)}: survey", "ours"] if told[c] else [f"{pub.group(c)}: ours"]
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for row in pub.rows:
         words = [row.en]
         for c in pub.data_columns:
             cell = by_column[c][row.id]
-            words += [tables.number(cell["survey"], 2), tables.mean_sd(cell, 2)]
+            words += [tables.number(cell["survey"], digits)] if told[c] else []
+            words.append(tables.mean_sd(cell, digits))
         lines.append("| " + " | ".join(words) + " |")
     return lines
 

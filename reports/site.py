@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 from markupsafe import Markup
 
-from reports import analysis, figures, pattern, stamp, store, sweep, tables, view
+from reports import analysis, figures, pages, selection, stamp, store, sweep, tables, view
 from reports import published as facts
 from reports.matching import stale
 
@@ -39,8 +39,8 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"num": fixed, "short": figures.number, "slug": figures.slug, "pretty": view.pretty}
-    env.globals |= {"verdicts": analysis.VERDICTS, "page_of": page_name}
+    env.filters |= {"num": fixed, "short": figures.number, "slug": figures.slug, "pretty": figures.pretty}
+    env.globals |= {"verdicts": analysis.VERDICTS, "page_of": page_name, "remark": selection.remark}
     env.globals |= {k: Markup(figures.css_variables(dark=k == "dark")) for k in ("light", "dark")}
     return env
 
@@ -145,6 +145,7 @@ def build_table(
 ) -> dict[str, Any]:
     """Write the pages and downloads of one table; returns its part of the stamp."""
     pub, runs, grid = facts.load(table), of_table(loaded, table), loaded.grid.get(table, {})
+    own = pages.of(table)
     reports = [analyse(loaded, table, profile) for profile in profiles_of(runs)]
     runs = view.ordered_runs(runs, reports)
     with ThreadPoolExecutor(1) as pool:  # writing 200,000 lines leaves the interpreter free to draw meanwhile
@@ -163,7 +164,10 @@ def build_table(
     shared = {
         "nav": navigation(index),
         "published": pub,
+        "printed": sum(figure.survey is not None for figure in pub.figures.values()),
         "table": table,
+        "part": f"parts/{page_name(table)}",
+        "score": own.RUN_METRIC.replace("_", " "),
         "total": len(runs),
         "all_runs": all_runs,
     }
@@ -171,12 +175,15 @@ def build_table(
     for report, pane in zip(reports, panes, strict=True):
         stem = f"downloads/{table}_{figures.slug(report.profile)}"
         formats = {"csv": tables.csv, "tex": tables.latex, "md": tables.markdown, "json": as_json}
+        pane["own_files"] = {
+            name: save(f"{stem}_{name}", content) for name, content in own.files(report).items()
+        }
         pane["downloads"] = [save(f"{stem}.{ending}", write(report)) for ending, write in formats.items()]
         used = set(report.runs["run_id"])
         pane["runs"] = [r for r in lines if r["profile"] == report.profile or r["id"] in used]
     opened = max(range(len(panes)), key=lambda i: (panes[i]["done"], i))
     page = env.get_template("table.html")
-    save(page_name(table), page.render(**shared, panes=panes, opened=opened, features=pattern.FEATURES))
+    save(page_name(table), page.render(**shared, panes=panes, opened=opened))
     keys = ("id", "records", "done", "planned", "counts", "verdicts", "fewest", "seconds")
     return {
         "files": files,

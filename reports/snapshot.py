@@ -3,6 +3,10 @@
 `records.parquet` has one column, `record`: each run's record as sealed JSON, its curves thinned and
 rounded. What is kept: runs that fill a cell or a labelled row of some profile. Masks of wrong test examples
 are dropped, the largest data set first, when the file would be too large.
+
+A table whose records are trials of a search may have 3 MB: of a trial that was not selected only what the
+selection needs is kept, of a selected one the curves by layer, not those by epoch. Such a remainder has no
+hash of its own, which would be most of it: one hash in the file's metadata covers them all.
 """
 
 from __future__ import annotations
@@ -18,26 +22,38 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports import store
+from reports import published, selection, store
 from reports.matching import matched
+from reports.published import Published
 
 LIMIT = 1_000_000  # bytes, all three files together
+LIMIT_TRIALS = 3_000_000  # the same for a table of trials
+BY_LAYER = ("act_mean_", "act_var_", "grad_norm_")  # curves with one value a layer
+SCORES = ("val_error", "test_error", "test_auc")
+STUB = ("schema", "run_id", "table", "profile", "role", "status", "cell", "config", "paper", "data", "code")
 POINTS = 40  # of a curve
 DIGITS = 4  # significant, of a curve's values
 
 
-def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int = LIMIT) -> str:
+def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int | None = None) -> str:
     """Write the snapshot from the runs and the snapshot so far; returns a line saying what it holds.
 
     Raises ValueError where there is nothing to keep or it cannot be made small enough.
     """
     loaded = store.load(runs, measured)
     grid, paper = loaded.grid.get(table, {}), loaded.paper.get(table, {})
-    kept = chosen(loaded.frame[loaded.frame["table"] == table], grid)
+    pub, mine = published.load(table), loaded.frame[loaded.frame["table"] == table]
+    limit = limit or (LIMIT_TRIALS if pub.trials else LIMIT)
+    kept = trials(mine, grid, pub) if pub.trials else chosen(mine, grid)
     if not len(kept):
         raise ValueError(f"no record of {table} in {runs} fills a cell: sweep the table first")
     texts = {"grid.json": orjson.dumps(grid), "paper.json": orjson.dumps(used(paper, kept))}
-    records = [thinned(record) for record in store.records(kept)]
+    found = store.records(kept)
+    if pub.trials:
+        selected = kept["selected"]
+        records = [with_layers(r) if own else stub(r) for r, own in zip(found, selected, strict=True)]
+    else:
+        records = [thinned(record) for record in found]
     room = limit - sum(len(text) for text in texts.values())
     blob, dropped = fitting(records, room)
     folder = Path(measured) / table
@@ -56,6 +72,42 @@ def chosen(frame: pd.DataFrame, grid: dict[str, Any]) -> pd.DataFrame:
     parts = [matched(frame, grid, profile) for profile in grid.get("profiles", {})]
     shown = {run_id for part in parts for run_id in part["run_id"]}
     return frame[frame["run_id"].isin(list(shown))].sort_values("run_id")
+
+
+def trials(frame: pd.DataFrame, grid: dict[str, Any], pub: Published) -> pd.DataFrame:
+    """The trials that some profile's table rests on, those that fill a cell or labelled row as `selected`."""
+    parts = [
+        selection.select(selection.matched(frame, grid, profile, pub)) for profile in grid.get("profiles", {})
+    ]
+    known = {run_id for part in parts for run_id in part["run_id"]}
+    filling = {run_id for part in parts for run_id in part["run_id"][part["match"] != "trial"]}
+    kept = frame[frame["run_id"].isin(list(known))]
+    kept = kept.assign(selected=kept["run_id"].isin(list(filling)))
+    # alike records side by side compress best
+    return kept.sort_values(["selected", "profile", "cell.row", "cell.column", "run_id"], kind="stable")
+
+
+def stub(record: dict[str, Any]) -> dict[str, Any]:
+    """What the selection needs of a trial that was not selected."""
+    kept = {key: record[key] for key in STUB if key in record}
+    metrics = {k: v for k, v in (record.get("metrics") or {}).items() if k in SCORES and v is not None}
+    if "val_error" in metrics:
+        metrics["val_error"] = round(metrics["val_error"], selection.DIGITS)
+    for name in metrics.keys() - {"val_error"}:  # where a better trial is replaced some day, this one counts
+        metrics[name] = rounded(metrics[name])
+    seconds = (record.get("time") or {}).get("wall_s")
+    time = {} if seconds is None else {"wall_s": rounded(seconds)}
+    return {**kept, "metrics": metrics, "time": time, "sha256": None}
+
+
+def with_layers(record: dict[str, Any]) -> dict[str, Any]:
+    """A selected trial: its curves by layer only, without the mask of wrong test examples."""
+    curves = {
+        name: [rounded(value) for value in values]
+        for name, values in (record.get("curves") or {}).items()
+        if name.startswith(BY_LAYER)
+    }
+    return {**without_mask(record), "curves": curves}
 
 
 def used(paper: dict[str, Any], kept: pd.DataFrame) -> dict[str, Any]:
@@ -105,6 +157,9 @@ def without_mask(record: dict[str, Any]) -> dict[str, Any]:
 
 def encoded(records: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
-    column = pa.table({"record": pa.array([store.seal(record) for record in records], pa.string())})
+    texts = [store.canonical_json(r) if r.get("sha256", "") is None else store.seal(r) for r in records]
+    column = pa.table({"record": pa.array(texts, pa.string())})
+    if any(record.get("sha256", "") is None for record in records):
+        column = column.replace_schema_metadata({"sha256": store.digest(texts)})
     pq.write_table(column, buffer, compression="zstd", compression_level=19, use_dictionary=False)
     return buffer.getvalue()

@@ -50,7 +50,9 @@ def inputs(runs: Path, measured: Path, table: str) -> str:
     """Hash of name, size and time of each file that the page of `table` is made from, the code included."""
     digest = hashlib.sha256()
     code = [
-        (HERE, p) for part in ("published", "claims", "templates") for p in _inside(HERE / part, deep=True)
+        (HERE, p)
+        for part in ("published", "claims", "pages", "templates")
+        for p in _inside(HERE / part, deep=True)
     ]
     code += [(HERE, p) for p in sorted(HERE.glob("*.py"))]
     records = [(runs, p) for p in _inside(runs / table, deep=False)]

@@ -10,8 +10,10 @@ layout with both factors random, and
 
     Var(mean) = (MS_seed + MS_example - MS_residual) / (n N)
 
-which covers another draw of seeds *and* another draw of test examples. Without masks the seeds' variance of
-the contrast is taken and the binomial weight^2 p (1 - p) / N of each cell is added (conservative: it
+which covers another draw of seeds *and* another draw of test examples. The same layout takes real-valued
+`scores` whose mean over the "examples" is the metric: the rank of a method on each data set (another draw of
+data sets), an AUC as the mean of its influence values. Without masks or scores the seeds' variance of the
+contrast is taken and the binomial weight^2 p (1 - p) / N of each cell is added (conservative: it
 ignores that cells share their test examples). Metrics that are no mean over examples (epochs, variances)
 know the seeds' variance only.
 
@@ -33,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,7 +43,14 @@ from scipy import special
 
 LEVEL = 0.95
 FEWEST = 3  # fewer seeds than this give no verdict
-HOW = ["crossed", "binomial", "seeds", "unpaired"]  # what an interval is made of, the best first
+HOW = [
+    "crossed",
+    "sets",
+    "binomial",
+    "seeds",
+    "unpaired",
+    "jackknife",
+]  # what an interval is made of, the best first
 
 
 # ----------------------------------------------------------------------------------- margins as expressions
@@ -127,13 +136,25 @@ class Sample:
     """The runs of one cell and metric: seed -> value. `wrong`: seed -> bool [N], its mean x 100 is the value.
 
     `examples` is the size N of the test set, None for a metric that is no percentage of test examples.
-    `test_set` names the test set: cells of one test set are paired by example.
+    `test_set` names the test set: cells of one test set are paired by example. `scores`: seed -> float [N],
+    its mean is the value; in the place of `wrong` for other metrics. `ready`: the estimate itself, for a
+    number that is no mean over seeds, such as a p-value. `how`: what the interval of masks or scores is
+    called.
     """
 
     values: Mapping[int, float]
     examples: int | None = None
     test_set: str = ""
     wrong: Mapping[int, np.ndarray] = field(default_factory=dict)
+    scores: Mapping[int, np.ndarray] = field(default_factory=dict)
+    ready: Estimate | None = None
+    how: str = "crossed"
+
+    def points(self, seed: int, weight: float) -> np.ndarray:
+        """Weight x the metric of each example [N], whose mean is weight x value; KeyError without them."""
+        if self.scores:
+            return weight * np.asarray(self.scores[seed], np.float64)
+        return np.float32(100 * weight) * self.wrong[seed]
 
 
 @dataclass(frozen=True)
@@ -155,6 +176,10 @@ class Estimate:
             return -math.inf, math.inf
         return self.mean - self.half_width(low), self.mean + self.half_width(high)
 
+    def scaled(self, weight: float) -> Estimate:
+        parts = tuple((weight**2 * variance, df) for variance, df in self.parts)
+        return replace(self, mean=weight * self.mean, parts=parts)
+
     def half_width(self, tail: float) -> float:
         if any(math.isinf(variance) for variance, _ in self.parts):
             return math.inf
@@ -162,6 +187,33 @@ class Estimate:
         if len(dfs) == 1:  # the plain t interval
             return math.sqrt(variances[0]) * float(-special.stdtrit(dfs[0], tail))
         return float(half_width(np.array(variances), np.array(dfs), tail))
+
+
+@dataclass(frozen=True)
+class PValue(Estimate):
+    """weight x a p-value, its interval found for the normal score z = quantile(1 - p): on their own scale
+    p-values are far too skew for one.
+    """
+
+    weight: float = 1.0
+    z: Estimate | None = None
+
+    def scaled(self, weight: float) -> PValue:
+        return replace(self, mean=weight * self.mean, weight=weight * self.weight)
+
+    def limits(self, low: float, high: float) -> tuple[float, float]:
+        assert self.z is not None
+        upward = self.weight < 0  # of z: p falls as z rises
+        ends = self.z.limits(low, high) if upward else self.z.limits(high, low)
+        first, second = sorted(self.weight * float(special.ndtr(-end)) for end in ends)
+        return (first, second) if self.n > 1 else (-math.inf, math.inf)
+
+
+def p_value(p: float, without: Sequence[float]) -> PValue:
+    """Estimate of a p-value from the values without each of the n seeds."""
+    z, *others = (-float(special.ndtri(min(max(x, 1e-300), 1 - 1e-12))) for x in (p, *without))
+    found = jackknife(z, others)
+    return PValue(p, found.parts, found.n, found.how, 1.0, found)
 
 
 def half_width(variances: np.ndarray, dfs: np.ndarray, tail: float) -> np.ndarray:
@@ -208,12 +260,27 @@ def two_way(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, np.maximum(ms_seed, 0) / size, np.maximum(ms_example - ms_residual, floor) / size
 
 
+def jackknife(whole: float, without: Sequence[float]) -> Estimate:
+    """Estimate of a statistic of n seeds from its values without each of them, n - 1 degrees of freedom."""
+    n = len(without)
+    if n < 2:
+        return Estimate(whole, ((math.inf, 1),), 1, "jackknife")
+    variance = (n - 1) / n * float(np.square(np.asarray(without) - np.mean(without)).sum())
+    return Estimate(whole, ((variance or math.inf, n - 1),), n, "jackknife")
+
+
 def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:
     """Estimate of sum_c weights[c] * mean_c: paired by seed within a test set, independent across them."""
     groups: dict[str, dict[Any, float]] = {}
+    found = []
     for cell, weight in weights.items():
-        groups.setdefault(samples[cell].test_set, {})[cell] = weight
-    found = [_paired(group, samples) for group in groups.values()]
+        if (own := samples[cell].ready) is None:
+            groups.setdefault(samples[cell].test_set, {})[cell] = weight
+        else:
+            found.append(own.scaled(weight))
+    if len(found) == len(weights) == 1:
+        return found[0]
+    found += [_paired(group, samples) for group in groups.values()]
     parts = tuple(part for estimate in found for part in estimate.parts)
     how = max((estimate.how for estimate in found), key=HOW.index)
     return Estimate(sum(e.mean for e in found), parts, min(e.n for e in found), how)
@@ -223,13 +290,14 @@ def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Esti
     seeds = sorted(set.intersection(*(set(samples[cell].values) for cell in weights)))
     if len(seeds) < FEWEST and min(len(samples[cell].values) for cell in weights) > len(seeds):
         return _unpaired(weights, samples)
-    if all(set(seeds) <= set(samples[cell].wrong) for cell in weights):
-        masks = {cell: np.stack([samples[cell].wrong[seed] for seed in seeds]) for cell in weights}
-        if len({mask.shape for mask in masks.values()}) == 1:
-            x = np.zeros(next(iter(masks.values())).shape, np.float32)
-            for cell, weight in weights.items():
-                x += np.float32(100 * weight) * masks[cell]
-            return crossed(x)
+    if all(set(seeds) <= set(samples[cell].scores or samples[cell].wrong) for cell in weights):
+        found = [np.stack([samples[cell].points(seed, w) for seed in seeds]) for cell, w in weights.items()]
+        if len({x.shape for x in found}) == 1:
+            how = max((samples[cell].how for cell in weights), key=HOW.index)
+            whole = replace(crossed(sum(found[1:], found[0])), how=how)
+            if whole.variance or not any(samples[cell].scores for cell in weights):
+                return whole
+            return replace(whole, parts=((math.inf, 1),))  # no spread of ranks at all is no certainty
     values = [sum(w * samples[cell].values[seed] for cell, w in weights.items()) for seed in seeds]
     n, mean = len(values), sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / (n - 1) / n if n > 1 else math.inf
@@ -327,9 +395,13 @@ class Summary:
 def summary(sample: Sample, level: float = LEVEL) -> Summary:
     values = np.array(list(sample.values.values()), dtype=float)
     n = len(values)
-    if n == 0:
+    if n == 0 and sample.ready is None:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
-    mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else math.nan
+    sd = float(values.std(ddof=1)) if n > 1 else math.nan
+    if sample.ready is None:
+        mean = float(values.mean())
+    else:
+        n, mean = sample.ready.n, sample.ready.mean
     tail = (1 - level) / 2
     low, high = contrast({0: 1.0}, {0: sample}).limits(tail, tail)
     if math.isinf(low):

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from reports.analysis import CELLS, ClaimResult, TableReport
+from reports import selection
+from reports.analysis import CELLS, TRIALS, ClaimResult, TableReport
 from reports.published import Metric
 
 WIDTH = 100  # of the terminal form
@@ -42,11 +43,13 @@ def number(value: float | None, digits: int) -> str:
 
 
 def mean_sd(cell: Cell, digits: int) -> str:
-    """5.10 ± 0.12, without a spread for one run; "not run", or "failed" where every run did."""
+    """5.10 ± 0.12, without a spread where there is none; "not run", or "failed" where every run did; a dash
+    for a metric that the row does not have.
+    """
     if cell["n"] == 0:
-        return "failed" if cell["failed"] else "not run"
+        return "failed" if cell["failed"] else NONE if cell["data"] else "not run"
     text = number(cell["mean"], digits)
-    return text if cell["n"] == 1 else f"{text} ± {number(cell['sd'], digits)}"
+    return text if cell["n"] == 1 or math.isnan(cell["sd"]) else f"{text} ± {number(cell['sd'], digits)}"
 
 
 def difference(cell: Cell, digits: int) -> str:
@@ -57,8 +60,11 @@ def difference(cell: Cell, digits: int) -> str:
 
 
 def remark(cell: Cell) -> str:
-    """1 diverged, 2 stale, ...: what a mean does not show."""
-    return ", ".join(f"{cell[name]} {name}" for name in ("diverged", "failed", "stale") if cell[name])
+    """1 diverged, 2 stale, 9 of 12 trials, ...: what a mean does not show."""
+    told = [f"{cell[name]} {name}" for name in ("diverged", "failed", "stale") if cell[name]]
+    if cell.get("trials") and not math.isnan(cell["trials"]):
+        told.append(selection.remark(cell["trials"], cell["trials_planned"], cell["trials_diverged"]))
+    return ", ".join(told)
 
 
 def interval(claim: Any) -> str:
@@ -90,7 +96,7 @@ def comparison_of(report: TableReport, column: str) -> Block:
     columns: list[tuple[str, list[str]]] = [(pub.row_header["en"], [row.en for row in pub.rows])]
     for metric in pub.metrics:
         found = [cells[row.id, metric.id] for row in pub.rows]
-        columns += list(metric_columns(metric, found))
+        columns += list(metric_columns(metric, found, main=metric is pub.metrics[0]))
     first = [cells[row.id, pub.metrics[0].id] for row in pub.rows]
     remarks = [remark(cell) for cell in first]
     if any(remarks):
@@ -99,12 +105,12 @@ def comparison_of(report: TableReport, column: str) -> Block:
     return Block(heading(report, column), [name for name, _ in columns], rows)
 
 
-def metric_columns(metric: Metric, cells: list[Cell]) -> Iterator[tuple[str, list[str]]]:
+def metric_columns(metric: Metric, cells: list[Cell], main: bool) -> Iterator[tuple[str, list[str]]]:
     ours = [mean_sd(cell, metric.digits) for cell in cells]
     if metric.role != "cell":
         yield metric.short, ours
         return
-    prefix = "" if metric.claim == "error" else f"{metric.short} "
+    prefix = "" if main else f"{metric.short} "
     for whose in ("survey", "source"):
         values = [cell[whose] for cell in cells]
         if not all(math.isnan(value) for value in values):
@@ -114,7 +120,8 @@ def metric_columns(metric: Metric, cells: list[Cell]) -> Iterator[tuple[str, lis
     yield f"{prefix}ours", ours
     if not prefix:
         yield "n", [str(cell["n"]) for cell in cells]
-        yield "diff.", [difference(cell, metric.digits) for cell in cells]
+        if metric.comparable:
+            yield "diff.", [difference(cell, metric.digits) for cell in cells]
 
 
 def heading(report: TableReport, column: str) -> str:
@@ -203,7 +210,8 @@ def csv(report: TableReport) -> str:
     """One line a row, column and metric, every number in full; label and match tell the labelled rows."""
     cells = report.cells.assign(label="", match="cell")
     joined = pd.concat([cells, report.extra]) if len(report.extra) else cells
-    columns = ["match", "label", *(name for name in CELLS if name != "runs")]
+    named = [*CELLS, *(name for name in TRIALS if name in cells)]
+    columns = ["match", "label", *(name for name in named if name != "runs")]
     joined = joined.assign(profile=report.profile, table=report.table)
     chosen = joined[["table", "profile", *columns]]
     text: str = chosen.to_csv(index=False, float_format="%.10g", lineterminator="\n")

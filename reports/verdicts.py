@@ -124,8 +124,10 @@ def finite(value: float) -> float | None:
 
 HOW = {
     "crossed": "paired by seed and test example",
+    "sets": "paired by seed and data set",
     "binomial": "paired by seed, binomial test-set error added",
     "seeds": "paired by seed; the test set's sampling error has no part in this metric",
+    "jackknife": "computed again without each seed; the data sets are taken as given",
     "unpaired": "cells without common seeds: their variances added",
 }
 
@@ -154,6 +156,7 @@ def label_of(usable: list[claim_room.Part], components: list[Component], bases: 
     on = [f"{bases[c].data} ({bases[c].standing})" for c in columns if bases[c].standing not in ("same", "")]
     if on:
         on += [bases[c].data for c in columns if bases[c].standing == "same"]
+    on = list(dict.fromkeys(on))
     left = dict.fromkeys(c.why for c in components if usable and c.verdict == "not comparable")
     without = [
         f"without {b.column} ({b.data}: {b.standing})"

@@ -50,6 +50,15 @@ class Measured:
         return Linear({cell: 1.0})
 
 
+def known(parts: list[Part], few: bool = False) -> list[Part]:
+    """The parts whose cells are printed, for a claim about whatever is printed; ours are all known.
+
+    Where none is, all of them (the claim is then n/a), or, with `few`, an empty list.
+    """
+    found = [p for p in parts if not (isinstance(p.margin, float) and math.isnan(p.margin))]
+    return found if found or few else parts
+
+
 def of(table: str) -> dict[str, Claim]:
     """The claims of a table ("T3"): id -> function."""
     found: dict[str, Claim] = import_module(f"reports.claims.table_{int(table[1:]):02d}").CLAIMS

@@ -4,7 +4,8 @@ plain dataclasses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Row:
     zh: str
     en: str
     value: float | str | None = None  # the swept value as configs spell it
+    kind: str = ""  # fnn: one of the networks that Table 5 also ranks by themselves
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,16 @@ class Metric:
     role: str  # cell | labelled
     printed: str | None = None
     claim: str | None = None
-    per_example: bool = False  # True: a percentage of wrong test examples, so records' `wrong` masks apply
+    per_example: bool = False  # True: a mean over test examples, so records' `wrong` masks or `scores` apply
+    diverged: float | None = None  # what a diverged run counts as; by default 100 for a metric in %
+    comparable: bool = (
+        True  # False: ours and the printed numbers have different scales, only their order compares
+    )
+
+    @property
+    def lost(self) -> float | None:
+        """The value of a diverged run, whatever it had reached before; None: its own."""
+        return 100.0 if self.diverged is None and self.unit == "%" else self.diverged
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Figure:
     source: float | None
     printed: str = ""
     audit: tuple[str, ...] = ()
+    source_sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,19 @@ class Published:
     claims: tuple[Claim, ...]
     audit: tuple[Audit, ...]
     figures: dict[tuple[str, str], Figure]  # (row id, column id) -> printed number
+    trials: str = (
+        ""  # records are trials of a grid search: the axis that the record's column is; others searched
+    )
+    selections: dict[str, tuple[float, float]] = field(default_factory=dict)  # column -> rows N from, below
+
+    @property
+    def survey_rows(self) -> list[str]:
+        """Ids of the rows that the survey prints."""
+        return [
+            r.id
+            for r in self.rows
+            if any(f.survey is not None for k, f in self.figures.items() if k[0] == r.id)
+        ]
 
     @property
     def data_columns(self) -> list[str]:
@@ -154,7 +179,9 @@ def load(table: str) -> Published:
         raise FileNotFoundError(f"table {table!r} has no published figures; there are: {known}") from error
     facts = yaml.safe_load(text)
     figures = [Figure(**{**cell, "audit": tuple(cell.get("audit", ()))}) for cell in facts.pop("cells")]
+    spans = facts.pop("selections", {}).items()
     return Published(
+        selections={k: (float(low), math.inf if high is None else float(high)) for k, (low, high) in spans},
         columns=tuple(Column(**c) for c in facts.pop("columns")),
         rows=tuple(Row(**r) for r in facts.pop("rows")),
         metrics=tuple(Metric(**m) for m in facts.pop("metrics")),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -145,7 +146,8 @@ def test_page_lists_audit_extra_rows_deviations_and_commands(full: Built) -> Non
 
 def test_index_names_all_tables_and_what_is_not_reproduced(full: Built) -> None:
     text = " ".join(full[1]["index.html"].text.split())
-    assert text.count("not built yet: not reproduced") == 10
+    waiting = [entry for entry in published.index()["tables"] if not entry["built"]]
+    assert text.count("not built yet: not reproduced") == len(waiting) == 8
     for entry in published.index()["tables"]:
         assert entry["title_en"] in text and entry["caption_zh"] in text
     assert "89 of 90" in text
@@ -217,7 +219,7 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     site.build_sweep(tmp_path / "runs", out, NOWHERE, {"table": "T3", "x": "model.name", "y": "test_error"})
     pages = check_site(out)
     for name, page in pages.items():
-        assert page.tags.count("script") == (1 if name == "table_03.html" else 0), name
+        assert page.tags.count("script") == bool(re.fullmatch(r"table_\d+\.html", name)), name
         assert "<script>alert" not in page.raw
     assert any(evil in page.text for page in pages.values())
 
