@@ -138,6 +138,7 @@ class Job:
         self.curves: list[dict[str, list[float]]] = [{} for _ in range(K)]
         self.diverged: list[int | None] = [None] * K  # the epoch whose training loss was not finite
         self.wrong: list[Any] = [None] * K  # wrong test predictions at the epoch chosen so far, packed
+        self.scores: list[Any] = [None] * K  # what each test example adds to the score, at that epoch
         self.step, self.steps, self.examples, self.resumed = 0, 0, 0, 0
         self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
         self.started = now()
@@ -201,7 +202,7 @@ class Job:
 
     def take_down(self, metrics: dict[str, Any]) -> None:
         """One epoch's metrics into each member's curves, up to its divergence."""
-        wrong = metrics.pop("wrong", None)
+        wrong, scores = metrics.pop("wrong", None), metrics.pop("scores", None)
         select = self.table.SELECT
         for k, curves in enumerate(self.curves):
             if self.diverged[k] is not None:
@@ -209,8 +210,11 @@ class Job:
             epoch = len(curves.get("epoch", [])) + 1
             if not np.isfinite(metrics["train_loss"][k]):
                 self.diverged[k] = epoch
-            if wrong is not None and metrics[select][k] < min(curves.get(select, [np.inf])):
-                self.wrong[k] = np.packbits(wrong[k].cpu().numpy())
+            if metrics[select][k] < min(curves.get(select, [np.inf])):
+                if wrong is not None:
+                    self.wrong[k] = np.packbits(wrong[k].cpu().numpy())
+                if scores is not None:
+                    self.scores[k] = scores[k].cpu().numpy().astype("<f4")
             curves.setdefault("epoch", []).append(epoch)
             for key, values in metrics.items():
                 curves.setdefault(key, []).append(float(values[k]))
@@ -258,6 +262,7 @@ class Job:
                 "diverged": self.diverged,
                 "step": self.step,
                 "wrong": [None if w is None else torch.from_numpy(w) for w in self.wrong],
+                "scores": [None if s is None else torch.from_numpy(s) for s in self.scores],
                 "seconds": self.seconds,
                 "cpu": self.cpu,
                 "resumed": self.resumed,
@@ -281,6 +286,7 @@ class Job:
         state.load_state_dict(saved["state"])
         self.curves, self.diverged, self.step = saved["curves"], saved["diverged"], saved["step"]
         self.wrong = [None if w is None else w.numpy() for w in saved["wrong"]]
+        self.scores = [None if s is None else s.numpy() for s in saved.get("scores", self.scores)]
         self.seconds, self.cpu, self.started = saved["seconds"], saved["cpu"], saved["started"]
         self.resumed = saved["resumed"] + 1
         torch.set_rng_state(saved["rng"])
@@ -334,7 +340,8 @@ class Job:
             "paper": self.papers[k],
             "data": self.facts.get("data"),
             "metrics": finite(self.table.summarise(curves)) if epochs else {},
-            "wrong": None if wrong is None else base64.b64encode(zlib.compress(wrong.tobytes(), 9)).decode(),
+            "wrong": None if wrong is None else packed(wrong),
+            **({} if self.scores[k] is None else {"scores": packed(self.scores[k])}),
             "curves": {key: finite(v) for key, v in curves.items()},
             "epochs": epochs,
             "steps": epochs * (self.steps // run.epochs) if epochs else self.step,
@@ -360,6 +367,10 @@ class Job:
             "diverged_epoch": self.diverged[k],
             "error": None,
         }
+
+
+def packed(values: Any) -> str:
+    return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
 
 
 def weights_hash(net: Any, k: int) -> str:

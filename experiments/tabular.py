@@ -271,8 +271,8 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
                     p.addcmul_(g, rate)
             total += loss.detach()
         net.eval()
-        val = errors(state, data.x_val, data.y_val)
-        test = errors(state, data.x_test, data.y_test)
+        val, _ = errors(state, data.x_val, data.y_val)
+        test, scores = errors(state, data.x_test, data.y_test)
         state.smoothed.append(val)
         window = state.smoothed[-WINDOW:]
         metrics = {
@@ -280,6 +280,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
             "val_error": val,
             "val_smoothed": [sum(v[k] for v in window) / len(window) for k in range(K)],
             "test_error": test,
+            "scores": scores,
         }
         state.epoch += 1
         if state.epoch == run.epochs:
@@ -339,41 +340,63 @@ def losses(logits: Any, y: Any) -> Any:
     return (each * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
 
 
-def errors(state: State, x: Any, y: Any) -> list[float]:
-    """Of each member: per cent of wrong predictions, or for tasks 100 - 100 AUC."""
+def errors(state: State, x: Any, y: Any) -> tuple[list[float], Any]:
+    """Of each member: per cent of wrong predictions, or for tasks 100 - 100 AUC, and then what each example
+    contributes to 100 AUC [K, N].
+    """
     import torch
 
     from experiments import measure
 
     if not state.tasks:
         if not len(y):
-            return [0.0] * len(state.runs)
+            return [0.0] * len(state.runs), None
         error, _ = measure.errors(state.net, x, y, len(state.data.classes), "error")
-        return error
+        return error, None
     with torch.no_grad():
         logits = torch.cat([state.net(part, shared=True) for part in x.split(2000)], 1)  # [K, N, T]
-    return (100 - 100 * mean_auc(logits, y)).tolist()
+    auc, shares = mean_auc(logits, y)
+    return (100 - 100 * auc).tolist(), 100 * shares
 
 
-def mean_auc(scores: Any, y: Any) -> Any:
+def mean_auc(scores: Any, y: Any) -> tuple[Any, Any]:
     """Area under the ROC curve of each member, the mean over the tasks with both classes: scores [K, N, T],
     y [N, T] of 0, 1 and NaN (not measured) -> [K]. Ties count half; a member with a score that is not finite
     has 0.5.
+
+    And the examples' shares in it [K, N], whose mean it is and whose spread its sampling error (DeLong et
+    al. 1988): where a task has n+ positives and n- negatives among N, a positive i has
+    AUC + (P(s_i > s-) - AUC) N / n+, a negative likewise, an example that was not measured AUC.
     """
     import torch
 
-    found = []
+    found, shares = [], []
     for t in range(y.shape[1]):
-        s, positive = scores[:, :, t], y[:, t] == 1
-        below, above = s[:, y[:, t] == 0].sort(1).values.contiguous(), s[:, positive].contiguous()
+        positive, negative = y[:, t] == 1, y[:, t] == 0
+        above, below = scores[:, positive, t].contiguous(), scores[:, negative, t].contiguous()
         if not (below.shape[1] and above.shape[1]):
             continue
-        rank = torch.searchsorted(below, above) + torch.searchsorted(below, above, right=True)
-        found.append(rank.double().mean(1) / (2 * below.shape[1]))
+        wins, losses = _share_below(below, above), 1 - _share_below(above, below)
+        auc = wins.mean(1, keepdim=True)
+        share = auc.expand(-1, len(y)).clone()
+        share[:, positive] += (wins - auc) * (len(y) / above.shape[1])
+        share[:, negative] += (losses - auc) * (len(y) / below.shape[1])
+        found.append(auc[:, 0])
+        shares.append(share)
     if not found:
         raise BadInput("no task of this part has both classes: no AUC (take another split or more rows)")
-    auc = torch.stack(found).mean(0)
-    return torch.where(scores.isfinite().flatten(1).all(1), auc, torch.full_like(auc, 0.5))
+    sound = scores.isfinite().flatten(1).all(1)
+    auc, share = torch.stack(found).mean(0), torch.stack(shares).mean(0)
+    return torch.where(sound, auc, 0.5), torch.where(sound[:, None], share, 0.5)
+
+
+def _share_below(others: Any, values: Any) -> Any:
+    """Of each value [K, V] the share of the others [K, M] that are below it, half of the equal ones."""
+    import torch
+
+    ordered = others.sort(1).values
+    rank = torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)
+    return rank.double() / (2 * others.shape[1])
 
 
 def tasks_with_both(y: Any) -> int:

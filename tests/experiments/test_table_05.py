@@ -146,7 +146,7 @@ def test_what_an_svm_has_no_use_for_makes_no_other_run(composed):
 
 @pytest.mark.slow
 def test_a_sweep_of_trials_and_its_members_alone(cli, tmp_path):
-    """All methods on one set: records, statuses, what is done is skipped; a member alone has its id and errors."""
+    """All methods on one set: records, what is done is skipped; a member alone has its id and errors."""
     words = ["table=T5", "profile=smoke", "data.options.set=iris"]
     done = cli("-m", *words)
     assert done.returncode == 0, done.stderr
