@@ -159,12 +159,12 @@ def row(run: Run) -> str:
 
 
 def can_stack(run: Run) -> bool:
-    """Up to 64 units stacking pays at any depth (benchmarks/bench_populations.py); above, arithmetic is all,
+    """Up to 128 units stacking pays at any depth (benchmarks/bench_populations.py); above, arithmetic is all,
     and on a CPU a population would only need more memory. A user's own layer need not work under vmap.
     """
     if run.model.name in CLASSICAL:
         return True  # fitted one after the other: one job for all
-    return "." not in run.norm.name and (run.model.units or 0) <= 64
+    return "." not in run.norm.name and (run.model.units or 0) <= 128
 
 
 def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
