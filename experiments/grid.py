@@ -157,8 +157,14 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
         if unknown and key in NAMING:
             names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
             raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (this table has {names})")
-        # a value that the grid does not know, such as the user's own data, takes the first sub-grid's place
-        others = [{**kept[0], key: v} for v in unknown]
+        # A value that the grid does not know, such as the user's own data, takes the place of the one that
+        # all sub-grids have, else of the first sub-grid's. What the grid says of the old one goes with it.
+        places = kept if len(known) == 1 else kept[:1]
+        others = [
+            {**{k: w for k, w in g.items() if not k.lstrip("+").startswith(f"{key}.")}, key: v}
+            for v in unknown
+            for g in places
+        ]
         kept = [g for g in kept if str(g.get(key)) in mine[key]] + others
     found = []
     for g in kept:

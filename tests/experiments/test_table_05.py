@@ -69,6 +69,16 @@ def test_a_row_or_another_normaliser_is_chosen_by_name(composed):
         grid.points([*words, "row=cnn"], composed)
 
 
+def test_a_table_of_ones_own_meets_every_method(composed, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b,kind\n" + "".join(f"{i},{-i * i},{'xy'[i % 2]}\n" for i in range(40)))
+    words = ["table=T5", "profile=smoke", "data=table", f"data.path={path}", "data.options.target=kind"]
+    points = grid.points(words, composed)
+    assert {p.row for p in points} >= {"snn", "batch", "svm", "forest"}
+    assert {(p.column, p.run.data.name) for p in points} == {("table", "table")}
+    assert all("set" not in p.run.data.options for p in points)
+
+
 def test_members_of_a_job_differ_in_seed_rate_and_dropout_alone(composed):
     points = grid.points(["table=T5", "profile=quick", "row=snn", "data.options.set=iris"], composed)
     jobs = grid.jobs(points)
