@@ -105,7 +105,7 @@ def check(run: Run) -> Run:
     must(math.isfinite(o.l2) and o.l2 >= 0, "optimizer.l2", o.l2, "must be 0 or above")
     must(run.batch_size >= 2, "batch_size", run.batch_size, "batch statistics need at least 2")
     must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
-    if run.norm.name in NO_LAYER:
+    if run.norm.name in NO_LAYER or m.name != "fnn":
         run = replace(run, placement=None)
     else:
         must(
@@ -151,11 +151,14 @@ def _classical(run: Run) -> Run:
 
 
 def row(run: Run) -> str:
-    """The method, by the name of its row; what is no row of the tables names itself."""
-    own = ROW.get(run.norm.name, run.norm.name)
-    if run.model.name == "fnn":
-        return own
-    return run.model.name if run.norm.name == "none" else f"{run.model.name}, {own}"
+    """The method, by the name of its row; what is no row of the tables names itself. Residual blocks have
+    batch normalisation, as He et al. made them.
+    """
+    norm, network = run.norm.name, run.model.name
+    if network == "fnn":
+        return ROW.get(norm, norm)
+    usual = norm == ("batch" if network == "resnet" else "none")
+    return network if usual else f"{network}, {norm}"
 
 
 def can_stack(run: Run) -> bool:

@@ -269,7 +269,8 @@ class HighwayNet(Stacked):
 
 class ResidualNet(Stacked):
     """Residual blocks y = ReLU(x + norm(W2 ReLU(norm(W1 x)))) of two layers behind a linear layer with ReLU
-    (He et al., arXiv 1512.03385, made fully connected); W1 maps to `inner` units.
+    (He et al., arXiv 1512.03385, made fully connected; their norm is batch normalisation); W1 maps to `inner`
+    units.
     """
 
     def __init__(

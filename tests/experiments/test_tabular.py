@@ -363,7 +363,24 @@ def test_bad_input_is_one_clear_line(options, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_rows():
+    rows = [
+        ("fnn", "none", "msra"),
+        ("fnn", "weight_norm", "weight"),
+        ("fnn", "rms", "rms"),
+        ("fnn", "snn", "snn"),
+    ]
+    rows += [
+        ("highway", "none", "highway"),
+        ("resnet", "batch", "resnet"),
+        ("resnet", "none", "resnet, none"),
+    ]
+    for model, norm, expected in rows:
+        assert tabular.row(tabular.check(run(model=model, norm=norm))) == expected
+
+
 def test_what_has_no_meaning_makes_no_other_run():
+    assert tabular.check(run(model="resnet", norm="batch", placement="before")).placement is None
     assert tabular.check(run(placement="before")) == tabular.check(run(placement="after"))
     assert tabular.check(run(norm="layer", statistics="never")).statistics is None
     assert tabular.check(run(model="highway", form="conic")) == tabular.check(run(model="highway"))
