@@ -94,6 +94,11 @@ def _fill(schema: type, values: Any, where: str) -> Any:
     return schema(**filled)
 
 
+def coerce(schema: type, name: str, value: Any, key: str) -> Any:
+    """A value as the type of a field; BadInput, which names `key`, where it is of another."""
+    return _coerce(_hints(schema)[name], value, key)
+
+
 @cache
 def _hints(schema: type) -> dict[str, Any]:
     return typing.get_type_hints(schema)

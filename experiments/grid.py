@@ -19,7 +19,8 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import CONF, BadInput, digest, identity, is_group, plain, typed
+from experiments.config import CONF, BadInput, coerce, digest, identity, is_group, plain, typed
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -88,6 +89,11 @@ def values(override: Override) -> list[str]:
 
 def read(text: str) -> Any:
     """A typed value as Hydra's grammar reads it: '0.5' -> 0.5, '[1,2]' -> [1, 2]."""
+    return copy.deepcopy(_read(text))
+
+
+@cache  # the grammar takes a millisecond, and a grid has the same few values thousands of times
+def _read(text: str) -> Any:
     value = parse([f"x={text}"])[0].value()
     return value.text if isinstance(value, QuotedString) else value
 
@@ -131,12 +137,22 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     done early.
     """
     found: list[dict[str, str]] = []
-    for axes in subgrids(overrides, compose):
+    parts: dict[str, dict[str, int]] = {}  # places of the values of data.*, which come next: a table of many
+    for axes in subgrids(overrides, compose):  # sets is whole for the first of them when it is interrupted
         keys = sorted(axes, key=lambda k: k != "seed")
         found += [
             dict(zip(keys, combo, strict=True)) for combo in itertools.product(*(axes[k] for k in keys))
         ]
-    return sorted(found, key=lambda p: int(p.get("seed", "0")) if p.get("seed", "0").isdigit() else 0)
+        for k in keys:
+            if k.startswith("data."):
+                for value in axes[k]:
+                    parts.setdefault(k, {}).setdefault(value, len(parts[k]))
+
+    def order(p: dict[str, str]) -> tuple[int, ...]:
+        seed = int(p["seed"]) if p.get("seed", "0").isdigit() and "seed" in p else 0
+        return seed, *(places.get(p.get(k, ""), -1) for k, places in parts.items())
+
+    return sorted(found, key=order)
 
 
 def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> list[dict[str, list[str]]]:
@@ -190,6 +206,7 @@ def points(
     first = head(parse(overrides))
     out: dict[str, Point] = {}
     bases: dict[tuple[str, ...], DictConfig] = {}  # without the grid, which is long to copy
+    begun: dict[tuple[Any, ...], tuple[DictConfig, Any]] = {}  # typed, by all but the values of the search
     for assignment in expand(overrides, compose) if assignments is None else assignments:
         groups = [
             f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
@@ -198,12 +215,22 @@ def points(
         if tuple(groups) not in bases:
             whole = compose(first + groups)
             bases[tuple(groups)] = OmegaConf.masked_copy(whole, [str(k) for k in whole if k != "grid"])
-        cfg = with_values(bases[tuple(groups)], plain_values)
-        table = table_module(cfg)
-        run = table.check(typed(table.Run, cfg))
-        check_layer(run.norm.name)
-        for key in ("limit_train", "limit_eval"):
-            at_least_1(f"data.{key}", getattr(run.data, key), none=True)
+        # Thousands of points differ in values of the search alone: those are put into a run typed before.
+        base = bases[tuple(groups)]
+        table = table_module(base)
+        searched = {k: v for k, v in plain_values.items() if k in {*table.STACK, *base.trials}}
+        rest = {k: v for k, v in plain_values.items() if k not in searched}
+        key = (*groups, *rest.items(), *searched)
+        if key not in begun:
+            cfg = with_values(base, plain_values)
+            begun[key] = cfg, typed(table.Run, cfg)
+            check_layer(begun[key][1].norm.name)
+        cfg, run = begun[key]
+        for k, v in searched.items():
+            run = replaced(run, k, read(v))
+        run = table.check(run)
+        for limit in ("limit_train", "limit_eval"):
+            at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
         at_least_1("population", cfg.population)
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) else ()
@@ -221,6 +248,17 @@ def points(
             ),
         )
     return list(out.values())
+
+
+def replaced(run: Any, key: str, value: Any, whole: str = "") -> Any:
+    """The run with another value at a dotted key, of the type that the key has."""
+    whole = whole or key
+    head, _, rest = key.partition(".")
+    if isinstance(run, dict):
+        return {**run, key: value}
+    inner = getattr(run, head)
+    new = replaced(inner, rest, value, whole) if rest else coerce(type(run), head, value, whole)
+    return replace(run, **{head: new})
 
 
 @dataclass
@@ -289,6 +327,7 @@ def at_least_1(key: str, value: Any, none: bool = False) -> None:
         raise BadInput(f"{key}={value}: give a whole number from 1")
 
 
+@cache
 def check_layer(name: str) -> None:
     """A layer's name is one of conf/norm/ or the dotted path of a class whose module can be found."""
     known = sorted(p.stem for p in (CONF / "norm").glob("*.yaml") if p.stem != "custom")

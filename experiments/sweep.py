@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -402,6 +403,7 @@ class Progress:
 
     def __init__(self, folder: Path, todo: dict[str, Point], total: int) -> None:
         self.folder, self.total, self.todo = folder, total, todo
+        self.count = Counter(p.column for p in todo.values())
         self.begun, self.end = time.time(), threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
@@ -419,12 +421,13 @@ class Progress:
         with tqdm(total=self.total, disable=not terminal, bar_format=shape) as bar:
             last = 0.0
             while not self.end.wait(1.0 if terminal else 0.5):
-                done, failed, left = self.look()
                 if terminal:
+                    done, failed, left = self.look()
                     bar.n = done
                     bar.set_postfix_str(f"left {clock(left)}, {failed} failed")
                 elif time.time() - last > 30:
                     if last:
+                        done, failed, left = self.look()
                         print(
                             f"  {done:.1f}/{self.total} runs, {failed} failed, time left {clock(left)}",
                             flush=True,
@@ -438,7 +441,7 @@ class Progress:
         """(runs done, fractions counted; runs failed; seconds left). Runs of one column cost alike: each
         column's cost is estimated from its own runs, of columns not begun from the mean of the others.
         """
-        done = dict.fromkeys({p.column for p in self.todo.values()}, 0.0)
+        done = dict.fromkeys(self.count, 0.0)
         spent, failed = dict.fromkeys(done, 0.0), 0
         for b in store.beats(self.folder):
             mine = [r for r in b["runs"] if r in self.todo]
@@ -453,8 +456,7 @@ class Progress:
         if not cost:
             return 0.0, failed, None
         mean = sum(cost.values()) / len(cost)
-        count = {c: sum(p.column == c for p in self.todo.values()) for c in done}
-        work = sum((count[c] - done[c]) * cost.get(c, mean) for c in done)
+        work = sum((self.count[c] - done[c]) * cost.get(c, mean) for c in done)
         rate = sum(spent.values()) / max(
             time.time() - self.begun, 1e-9
         )  # seconds of training a second: the workers in use

@@ -9,8 +9,8 @@ forest are `experiments.classical`.
 From the paper: methods, grids (profile `paper`), 15 % of the training part for validation, 100 epochs. Ours,
 where it is silent: plain gradient descent on batches of at most 128, the norm's place (after the activation
 as in the authors' public script for another figure; `placement=before` is a variant), highway networks of a
-fixed width, residual blocks of two layers with batch normalisation as in their own paper (without it 16
-blocks diverge at every rate of the grid), the grids of SVM and forest.
+fixed width, residual blocks of two layers with batch normalisation as in their own paper (without it deep
+ones diverge), the grids of SVM and forest.
 """
 
 from __future__ import annotations
