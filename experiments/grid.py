@@ -174,10 +174,10 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
             names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
             raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (this table has {names})")
         # A value that the grid does not know, such as the user's own data, takes the place of the one that
-        # all sub-grids have, else of the first sub-grid's. What the grid says of the old one goes with it.
+        # all sub-grids have, else of the first sub-grid's. What the grid says of the old data goes with them.
         places = kept if len(known) == 1 else kept[:1]
         others = [
-            {**{k: w for k, w in g.items() if not k.lstrip("+").startswith(f"{key}.")}, key: v}
+            {**{k: w for k, w in g.items() if key != "data" or not k.lstrip("+").startswith("data.")}, key: v}
             for v in unknown
             for g in places
         ]
