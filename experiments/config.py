@@ -73,6 +73,7 @@ def typed(schema: type, cfg: DictConfig) -> Any:
         raise BadInput(str(e).splitlines()[0]) from e
 
 
+@cache
 def is_group(key: str) -> bool:
     return (CONF / key).is_dir()
 

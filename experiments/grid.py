@@ -205,8 +205,8 @@ def points(
     """
     first = head(parse(overrides))
     out: dict[str, Point] = {}
-    bases: dict[tuple[str, ...], DictConfig] = {}  # without the grid, which is long to copy
-    begun: dict[tuple[Any, ...], tuple[DictConfig, Any]] = {}  # typed, by all but the values of the search
+    bases: dict[tuple[str, ...], tuple[DictConfig, Any, set[str]]] = {}
+    begun: dict[tuple[Any, ...], tuple[Any, str, int]] = {}  # typed, by all but the values of the search
     for assignment in expand(overrides, compose) if assignments is None else assignments:
         groups = [
             f"{k}={v}" for k, v in assignment.items() if is_group(k) or k.startswith("+")
@@ -214,24 +214,28 @@ def points(
         plain_values = {k: v for k, v in assignment.items() if not is_group(k) and not k.startswith("+")}
         if tuple(groups) not in bases:
             whole = compose(first + groups)
-            bases[tuple(groups)] = OmegaConf.masked_copy(whole, [str(k) for k in whole if k != "grid"])
+            small = OmegaConf.masked_copy(
+                whole, [str(k) for k in whole if k != "grid"]
+            )  # that is long to copy
+            table = table_module(whole)
+            bases[tuple(groups)] = small, table, {*table.STACK, *whole.trials}
         # Thousands of points differ in values of the search alone: those are put into a run typed before.
-        base = bases[tuple(groups)]
-        table = table_module(base)
-        searched = {k: v for k, v in plain_values.items() if k in {*table.STACK, *base.trials}}
+        base, table, search = bases[tuple(groups)]
+        searched = {k: v for k, v in plain_values.items() if k in search}
         rest = {k: v for k, v in plain_values.items() if k not in searched}
         key = (*groups, *rest.items(), *searched)
         if key not in begun:
             cfg = with_values(base, plain_values)
-            begun[key] = cfg, typed(table.Run, cfg)
-            check_layer(begun[key][1].norm.name)
-        cfg, run = begun[key]
+            run = typed(table.Run, cfg)
+            check_layer(run.norm.name)
+            at_least_1("population", cfg.population)
+            begun[key] = run, cfg.profile, int(cfg.population)
+        run, profile, population = begun[key]
         for k, v in searched.items():
             run = replaced(run, k, read(v))
         run = table.check(run)
         for limit in ("limit_train", "limit_eval"):
             at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
-        at_least_1("population", cfg.population)
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) else ()
         out.setdefault(
@@ -240,10 +244,10 @@ def points(
                 run=run,
                 row=row,
                 column=column,
-                profile=cfg.profile,
+                profile=profile,
                 shared=[*first, *groups, *(f"{k}={v}" for k, v in plain_values.items() if k not in stack)],
                 member={k: read(assignment[k]) for k in stack if k in assignment},
-                population=int(cfg.population) if stack else 1,
+                population=population if stack else 1,
                 assignment=assignment,
             ),
         )

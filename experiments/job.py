@@ -178,7 +178,8 @@ class Job:
             self.heartbeat()
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu
-            for step, metrics in self.table.train(state):
+            # A checkpoint after the last epoch leaves nothing to train.
+            for step, metrics in self.table.train(state) if state.epoch < run.epochs else ():
                 self.step = step
                 if metrics is not None:
                     self.take_down(metrics)
