@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments import tabular
 from experiments.tabular import Run
 
 
@@ -15,7 +16,6 @@ class Fitted:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.estimators: list[Any] = []
 
     def parameter_count(self) -> int | None:
         return None
@@ -32,7 +32,9 @@ class State:
 
     def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
         self.runs, self.data = runs, data
+        tabular.must(len(data.y_val) > 0, "data", data.name, "no validation rows: nothing to choose by")
         self.steps_per_epoch, self.epoch = 1, 0
+        self.found: list[dict[str, float]] = []  # errors of each member
         self.net = Fitted(len(runs))
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,22 +59,28 @@ def estimator(run: Run) -> Any:
 
 def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Fits every member; yields errors in per cent. train_loss is the training error, in per cent."""
-    data, K = state.data, len(state.runs)
+    data = state.data
     parts = {
         part: (getattr(data, f"x_{part}").numpy(), getattr(data, f"y_{part}").numpy())
         for part in ("train", "val", "test")
     }
     x, y = parts["train"]
-    found: dict[str, list[float]] = {part: [] for part in parts}
-    for k, run in enumerate(state.runs):
-        model = None
-        if len(set(y.tolist())) > 1:  # neither learns from one class: then that class is the prediction
-            model = estimator(run).fit(x, y)
-        for part, (rows, labels) in parts.items():
-            predicted = y[:1] if model is None else model.predict(rows) if len(rows) else labels
-            found[part].append(100 * float((predicted != labels).mean()) if len(labels) else 0.0)
-        if k + 1 < K:
-            yield 0, None
+    known: dict[tuple[Any, ...], dict[str, float]] = {}  # an SVM does not depend on the seed: fitted once
+    for run in state.runs:
+        m = run.model
+        key = (m.C, m.gamma) if m.name == "svm" else (m.max_features, run.seed)
+        if key not in known:
+            model = None
+            if len(set(y.tolist())) > 1:  # neither learns from one class: then that class is the prediction
+                model = estimator(run).fit(x, y)
+            known[key] = {
+                part: 100 * float(((y[:1] if model is None else model.predict(rows)) != labels).mean())
+                for part, (rows, labels) in parts.items()
+            }
+            if len(known) > 1:
+                yield 0, None  # time to look whether to stop
+        state.found.append(known[key])
+    found = {part: [f[part] for f in state.found] for part in parts}
     state.epoch = 1
     yield (
         1,

@@ -143,7 +143,7 @@ class Job:
         self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
         self.started = now()
         self.facts: dict[str, Any] = {}
-        self.weights: list[str] = []
+        self.weights: list[str | None] = []
         self.track = tracking.start(cfg, self.runs, self.ids)
 
     def train(self) -> None:
@@ -169,7 +169,7 @@ class Job:
         state = self.table.State(self.runs, dataset, device)
         self.facts["parameters"] = state.net.parameter_count()
         self.steps = run.epochs * state.steps_per_epoch
-        self.examples = state.steps_per_epoch * run.batch_size
+        self.examples = state.steps_per_epoch * getattr(state, "batch_rows", run.batch_size)
         self.home.mkdir(parents=True, exist_ok=True)
         if len(self.ids) > 1:
             store.write(self.home / "members.json", config.canonical(self.ids).encode())
@@ -199,7 +199,8 @@ class Job:
         self.weights = [weights_hash(state.net, k) for k in range(len(self.ids))]
         for name, values in getattr(state, "extras", {}).items():  # figures by layer, not by epoch
             for k, curves in enumerate(self.curves):
-                curves[name] = values[k]
+                if self.diverged[k] is None or not name.endswith("_end"):
+                    curves[name] = values[k]
 
     def take_down(self, metrics: dict[str, Any]) -> None:
         """One epoch's metrics into each member's curves, up to its divergence."""
@@ -374,10 +375,14 @@ def packed(values: Any) -> str:
     return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
 
 
-def weights_hash(net: Any, k: int) -> str:
-    """Hash of member k's parameters and buffers: two trainings with the same hash ended bit for bit alike."""
-    h = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
+def weights_hash(net: Any, k: int) -> str | None:
+    """Hash of member k's parameters and buffers: two trainings with the same hash ended bit for bit alike.
+    None of what has no tensors.
+    """
+    h, state = hashlib.sha256(), net.state_dict()
+    if not state:
+        return None
+    for name, tensor in sorted(state.items()):
         own = tensor[k] if net.size > 1 else tensor
         h.update(name.encode() + own.cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]

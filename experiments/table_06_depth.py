@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments import tabular
-from experiments.tabular import SELECT, STACK, Run, State, can_stack, train
+from experiments.tabular import SELECT, STACK, Run, can_stack, train
 
 __all__ = ["SELECT", "STACK", "Run", "State", "can_stack", "cell", "check", "summarise", "train"]
 
@@ -25,6 +25,15 @@ def check(run: Run) -> Run:
     networks = ", ".join(tabular.NETWORKS)
     tabular.must(run.model.name in tabular.NETWORKS, "model", run.model.name, f"this table has {networks}")
     return tabular.check(run)
+
+
+class State(tabular.State):
+    """What training changes; of labels that are tasks, of which the score is an AUC."""
+
+    def __init__(self, runs: list[Run], data: Any, device: Any) -> None:
+        wanted = "this table has tasks, 0 or 1 each (of keel: +data.options.labels=one_vs_rest)"
+        tabular.must(data.y_train.dim() == 2, "data", data.name, wanted)
+        super().__init__(runs, data, device)
 
 
 def cell(run: Run) -> tuple[str, str]:

@@ -3,8 +3,8 @@ a time (Klambauer et al., arXiv 1706.02515).
 
 From the paper: the networks and their grids, SELU's initial values and dropout, 100 epochs, the epoch chosen
 on the validation curve smoothed by a moving average of 10 values. Ours, where it is silent: batches of at
-most 128 (as in the authors' public script for another figure), weights N(0, 2 / fan_in) for ReLU, inputs
-standardised, the moving average taken over the last 10 epochs.
+most 128 (as in the authors' public script for another figure), standardised inputs, the moving average taken
+over the last 10 epochs.
 
 Members of a population differ in seed, learning rate and dropout rate. Initial values and dropout masks come
 from each seed's own generators, the data order from seed and epoch, so that a member is the same run that it
@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Optional
+from typing import Any
 
 from experiments.config import BadInput, Data, Norm, Optimizer
 
@@ -28,15 +28,15 @@ PROBED = 256  # training rows on which activations and gradients are looked at
 @dataclass
 class Network:
     name: str  # fnn | highway | resnet; svm | forest (Table 5)
-    layers: Optional[int]  # noqa: UP045 -- hidden layers; of a resnet, blocks
-    units: Optional[int]  # noqa: UP045
-    form: Optional[str]  # noqa: UP045 -- rectangular | conic; of a resnet, rectangular | diavolo
-    bottleneck: Optional[float]  # noqa: UP045 -- of a diavolo block
-    dropout: Optional[float]  # noqa: UP045
-    C: Optional[float]  # noqa: UP045 -- of an svm, as is gamma
-    gamma: Optional[float]  # noqa: UP045
-    max_features: Optional[float]  # noqa: UP045 -- of a forest: share of the inputs that a split may look at
-    trees: Optional[int]  # noqa: UP045
+    layers: int | None  # hidden layers; of a resnet, blocks
+    units: int | None
+    form: str | None  # rectangular | conic; of a resnet, rectangular | diavolo
+    bottleneck: float | None  # of a diavolo block
+    dropout: float | None
+    C: float | None  # of an svm, as is gamma
+    gamma: float | None
+    max_features: float | None  # of a forest: share of the inputs that a split may look at
+    trees: int | None
 
 
 @dataclass
@@ -50,9 +50,9 @@ class Run:
     model: Network
     norm: Norm
     optimizer: Optimizer
-    placement: Optional[str]  # noqa: UP045 -- of a layer: before | after the activation
-    statistics: Optional[str]  # noqa: UP045 -- of batch normalisation: updated | never
-    dropout_kind: Optional[str]  # noqa: UP045 -- of a self-normalizing network: alpha | plain
+    placement: str | None  # of a layer: before | after the activation
+    statistics: str | None  # of batch normalisation: updated | never
+    dropout_kind: str | None  # of a self-normalizing network: alpha | plain
     batch_size: int
     epochs: int
     seed: int
@@ -195,9 +195,10 @@ def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
 
 def batches(n: int, batch_size: int) -> tuple[int, int]:
     """(steps, size) of an epoch over n rows: the fewest batches of one size, at most `batch_size`. Fewer than
-    `steps` rows are left out, others in each epoch. A set smaller than a batch is one batch.
+    `steps` rows are left out, others in each epoch. A set smaller than a batch is one batch, and no batch is
+    of one row.
     """
-    steps = max(1, math.ceil(n / batch_size))
+    steps = max(1, min(math.ceil(n / batch_size), n // 2))  # of two rows at least
     return steps, n // steps
 
 
@@ -212,15 +213,16 @@ class State:
         self.runs, self.data, self.device = runs, measure.to_device(data, device), device
         n, inputs = data.x_train.shape
         must(n >= 2, "data", data.name, f"{n} training rows are too few (a batch needs 2)")
+        must(len(data.y_val) > 0, "data", data.name, "no validation rows: nothing to choose by")
         self.tasks = data.y_train.shape[1] if data.y_train.dim() == 2 else 0  # 0: one class of several
-        self.steps_per_epoch, self.batch = batches(n, runs[0].batch_size)
+        self.steps_per_epoch, self.batch_rows = batches(n, runs[0].batch_size)
         # Members of one seed share initial values, data order and masks, so that seeds pair.
         self.net = build(runs, inputs, self.tasks or len(data.classes))
         self.net.to(device, data.x_train.dtype)
         # One rate a member, shaped to go with each parameter [K, ...]; a single normaliser's has no K.
         rates = torch.tensor([-r.optimizer.lr for r in runs], device=device, dtype=data.x_train.dtype)
         self.rates = [
-            rates.view(-1, *[1] * (p.dim() - 1)) if len(p) == len(runs) > 1 else rates[0]
+            rates.view(-1, *[1] * (p.dim() - 1)) if len(runs) > 1 else rates[0]
             for _, p in self.net.named_parameters()
         ]
         self.epoch = 0
@@ -252,7 +254,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     from experiments import measure
 
     run, data, net = state.runs[0], state.data, state.net
-    K, B, steps, n = len(state.runs), state.batch, state.steps_per_epoch, len(data.y_train)
+    K, B, steps, n = len(state.runs), state.batch_rows, state.steps_per_epoch, len(data.y_train)
     parameters = [p for _, p in net.named_parameters()]
     decayed = [measure.is_weight(name) for name, _ in net.named_parameters()]
     if state.epoch == 0:
@@ -266,9 +268,12 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
             index = order[:, i * B : (i + 1) * B]  # [K, B]
             logits = net(take(data.x_train, index), masks=masks.draw(B))  # [K, B, C]
             loss = losses(logits, data.y_train[index])  # [K]
-            grads = torch.autograd.grad(loss.sum(), parameters)  # losses do not mix: each its own
+            # The losses do not mix, so that of their sum each member has its own gradient.
+            grads: Any = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             with torch.no_grad():
                 for p, g, decay, rate in zip(parameters, grads, decayed, state.rates, strict=True):
+                    if g is None:  # of a domain that is not the active one
+                        continue
                     if decay and run.optimizer.l2:  # l2 * sum w^2 in the loss is a gradient of 2 l2 w
                         g = g.add(p, alpha=2 * run.optimizer.l2)
                     p.addcmul_(g, rate)
@@ -306,7 +311,7 @@ class Masks:
         seeds = sorted({r.seed for r in runs})
         self.hidden, self.like, self.some = net.hidden, like, bool(rates.any())
         self.who = [seeds.index(r.seed) for r in runs]
-        self.limits = np.round(rates * 65536).astype(np.uint16)[:, None]  # a rate is below 1
+        self.limits = np.round(rates * 65536).clip(max=65535).astype(np.uint16)[:, None]
         self.kept = torch.tensor(net.mask_values(), dtype=like.dtype)[:, None, None]
         self.generators = [np.random.SFC64([seed, epoch, 7]) for seed in seeds]  # 7: not the stream of others
 
@@ -352,8 +357,6 @@ def errors(state: State, x: Any, y: Any) -> tuple[list[float], Any]:
     from experiments import measure
 
     if not state.tasks:
-        if not len(y):
-            return [0.0] * len(state.runs), None
         error, _ = measure.errors(state.net, x, y, len(state.data.classes), "error")
         return error, None
     with torch.no_grad():
@@ -402,10 +405,6 @@ def _share_below(others: Any, values: Any) -> Any:
     return rank.double() / (2 * others.shape[1])
 
 
-def tasks_with_both(y: Any) -> int:
-    return sum(bool((y[:, t] == 0).any() and (y[:, t] == 1).any()) for t in range(y.shape[1]))
-
-
 def probe(state: State, when: str) -> dict[str, list[list[float]]]:
     """What the final numbers do not show, for each hidden layer on the first training rows, as in training
     but without dropout: mean and variance of the activations, and the Euclidean norm of the loss's gradient
@@ -442,7 +441,7 @@ SELECT = "val_smoothed"  # the epoch of its minimum is the one whose test error 
 def summarise(curves: dict[str, list[float]]) -> dict[str, float]:
     """The record's metrics from its curves (one value an epoch; by layer where the name says so)."""
     val, test = curves[SELECT], curves["test_error"]
-    chosen = val.index(min(val)) if all(map(math.isfinite, val)) else 0
+    chosen = val.index(min(val))
     found = {
         "val_error": val[chosen],
         "test_error": test[chosen],

@@ -95,9 +95,10 @@ class Linear:
         return torch.baddbmm(self.bias[:, None], x, weight)
 
 
-class Stacked:
-    """K networks as one; what a caller of `Population` needs of it."""
+class Stacked(Population):
+    """K networks as one, for a caller a `Population`. Layers are stacked here, norms are populations."""
 
+    forward: Callable[..., Tensor]  # (x, masks, seen) -> logits
     hidden: list[int]  # outputs of the hidden layers that have dropout behind them
     alpha_dropout = False
 
@@ -110,9 +111,8 @@ class Stacked:
         self.norms: dict[str, Population] = {}
         self.training = True
 
-    def linear(self, name: str, inputs: int, outputs: int, **options: float) -> Linear:
-        weight_norm = bool(options.pop("weight_norm", False))
-        self.layers[name] = Linear(inputs, outputs, self.generators, weight_norm=weight_norm, **options)
+    def linear(self, name: str, inputs: int, outputs: int, **options: Any) -> Linear:
+        self.layers[name] = Linear(inputs, outputs, self.generators, **options)
         return self.layers[name]
 
     def norm(self, name: str, make: Normaliser | None, width: int) -> Callable[[Tensor], Tensor]:
@@ -156,25 +156,10 @@ class Stacked:
         for name, norm in self.norms.items():
             yield from ((f"{name}.{key}", b) for key, b in norm.named_buffers())
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {k: v.detach() for k, v in [*self.named_parameters(), *self.named_buffers()]}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for k, v in [*self.named_parameters(), *self.named_buffers()]:
-            v.copy_(state[k])
-
-    def parameter_count(self) -> int:
-        """Of one member."""
-        return sum(p.numel() for _, p in self.named_parameters()) // self.size
-
     def train(self, mode: bool = True) -> None:
         self.training = mode
         for norm in self.norms.values():
             norm.train(mode)
-
-    def eval(self) -> None:
-        self.train(False)
 
     def __call__(
         self, x: Tensor, shared: bool = False, masks: Masks = None, seen: list[Tensor] | None = None
@@ -185,9 +170,6 @@ class Stacked:
         return self.forward(
             x.expand(self.size, *x.shape) if shared else x, masks, [] if seen is None else seen
         )
-
-    def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
-        raise NotImplementedError
 
     def drop(self, x: Tensor, masks: Masks, layer: int) -> Tensor:
         """Dropout x m / q, or AlphaDropout, which leaves mean 0 and variance 1 (q = 1 - rate, alpha' = selu's
@@ -222,16 +204,16 @@ class FNN(Stacked):
         super().__init__(seeds, rates)
         self.hidden, self.snn, self.before = list(hidden), kind == "snn", placement == "before"
         self.alpha_dropout = self.snn and alpha_dropout
-        options = {"c": 1.0 if kind == "snn" else 2.0, "weight_norm": kind == "weight"}
+        options: dict[str, Any] = {"c": 1.0 if kind == "snn" else 2.0, "weight_norm": kind == "weight"}
         sizes = [inputs, *hidden]
         self.linears = [
             self.linear(f"linears.{i}", sizes[i], width, **options) for i, width in enumerate(hidden)
         ]
-        self.after = [self.norm(f"norms.{i}", norm, width) for i, width in enumerate(hidden)]
+        self.norms_of = [self.norm(f"norms.{i}", norm, width) for i, width in enumerate(hidden)]
         self.out = self.linear("out", sizes[-1], outputs, **options)
 
     def forward(self, x: Tensor, masks: Masks, seen: list[Tensor]) -> Tensor:
-        for i, (linear, norm) in enumerate(zip(self.linears, self.after, strict=True)):
+        for i, (linear, norm) in enumerate(zip(self.linears, self.norms_of, strict=True)):
             x = linear(x)
             if self.snn:
                 x = selu(x)
