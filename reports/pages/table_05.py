@@ -90,7 +90,7 @@ def order(report: analysis.TableReport, column: str, block: Block) -> dict[str, 
     told = names(report)
     mine = ranking.ranking(block.mean()).lines
     figures_of: dict[str, float] = {}
-    for metric in ("rank_diff", "rank"):
+    for metric in ("rank_diff", "rank", "fnn_rank_diff"):  # the last is of the seven networks alone
         found = {row.id: report.published.figure(row.id, column, metric) for row in report.published.rows}
         values = {row: f.source for row, f in found.items() if f and f.source is not None}
         figures_of = values if len(values) > len(figures_of) else figures_of

@@ -24,7 +24,12 @@ NOTE = (
 )
 README = "AUC x 100: mean ± sd over seeds, all but the depth chosen on validation"
 ALT = "AUC against depth"
-PROBES = {"act_var": "variance of activations", "grad_norm": "gradient norm by the layer's weights"}
+PROBES = {
+    "act_mean": "mean of activations",
+    "act_var": "variance of activations",
+    "grad_norm": "gradient norm by the layer's weights",
+}
+OF_ANY_SIGN = ("act_mean",)
 WHEN = {"start": "before training", "end": "after training"}
 
 
@@ -101,13 +106,15 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
             xlabel="hidden layer",
             ylabel=PROBES[key],
             log_x=True,
-            log_y=True,
+            log_y=key not in OF_ANY_SIGN,
         )
         for (key, when), found in layers.items()
     ]
     if svgs:
         note = (
-            "Selected runs, geometric mean over seeds; one line a depth. Measured on the first training rows."
+            "Selected runs, mean over seeds (of variances and norms the geometric one); one line a depth. "
+            "Measured on the first training rows. A weight-normalised layer starts with g = |v|, without a "
+            "data-dependent start; its gradient is that by v, of another scale than that by a plain weight."
         )
         drawn = [Markup(svg) for svg in svgs]
         groups.append({"title": "Layer by layer", "note": note, "svgs": drawn, "wide": True})
@@ -127,24 +134,27 @@ def by_layer(report: analysis.TableReport) -> dict[tuple[str, str], dict[str, li
                 for column in report.published.data_columns:
                     mine = curves[(chosen["row"] == row) & (chosen["column"] == column)]
                     layers = [c[f"{key}_{when}"] for c in mine if c and c.get(f"{key}_{when}")]
-                    if line := over_seeds(layers, f"{depth(column)} layers"):
+                    if line := over_seeds(layers, f"{depth(column)} layers", key not in OF_ANY_SIGN):
                         panels.setdefault(name, []).append(line)
             if panels:
                 found[key, when] = panels
     return found
 
 
-def over_seeds(layers: list[list[float | None]], label: str) -> Series | None:
-    """Geometric mean over runs of one figure a layer; layers where it is 0 or no number are left out."""
+def over_seeds(layers: list[list[float | None]], label: str, geometric: bool = True) -> Series | None:
+    """Mean over runs of one figure a layer; layers where it is no number (or, of geometric ones, 0) are left
+    out.
+    """
     size = min(map(len, layers), default=0)
     values = np.array([[np.nan if v is None else v for v in run[:size]] for run in layers], float)
     if not values.size:
         return None
-    good = (np.isfinite(values) & (values > 0)).all(0)
+    good = (np.isfinite(values) & ((values > 0) | (not geometric))).all(0)
     x = np.flatnonzero(good)
     if not len(x):
         return None
-    return Series(label, (x + 1.0).tolist(), np.exp(np.log(values[:, x]).mean(0)).tolist())
+    mean = np.exp(np.log(values[:, x]).mean(0)) if geometric else values[:, x].mean(0)
+    return Series(label, (x + 1.0).tolist(), mean.tolist())
 
 
 def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:

@@ -207,6 +207,8 @@ def test_long_and_short_forms(built):
 def test_layers_without_a_positive_number_are_left_out():
     line = table_06.over_seeds([[1.0, 0.0, 4.0], [4.0, 1.0, None]], "x")
     assert (line.x, line.y) == ([1.0], [2.0])  # sqrt(1 x 4)
+    signed = table_06.over_seeds([[-1.0, 0.0], [3.0, 1.0]], "x", geometric=False)
+    assert (signed.x, signed.y) == ([1.0, 2.0], [1.0, 0.5])
     assert table_06.over_seeds([], "x") is None and table_06.over_seeds([[None]], "x") is None
 
 
