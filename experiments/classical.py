@@ -31,8 +31,9 @@ class State:
     """Nothing is kept of a fit that was interrupted: it starts again."""
 
     def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
-        self.runs, self.data = runs, data
-        tabular.must(len(data.y_val) > 0, "data", data.name, "no validation rows: nothing to choose by")
+        self.runs, self.data = runs, list(data) if isinstance(data, Sequence) else [data] * len(runs)
+        for d in self.data:  # of each member
+            tabular.must(len(d.y_val) > 0, "data", d.name, "no validation rows: nothing to choose by")
         self.steps_per_epoch, self.epoch = 1, 0
         self.found: list[dict[str, float]] = []  # errors of each member
         self.net = Fitted(len(runs))
@@ -57,30 +58,34 @@ def estimator(run: Run) -> Any:
     return RandomForestClassifier(m.trees, max_features=m.max_features, random_state=run.seed, n_jobs=1)
 
 
+PARTS = ("train", "val", "test")
+
+
+def fit(run: Run, data: Any) -> dict[str, float]:
+    """Errors of each part, in per cent."""
+    rows = {part: (getattr(data, f"x_{part}").numpy(), getattr(data, f"y_{part}").numpy()) for part in PARTS}
+    x, y = rows["train"]
+    model = None
+    if len(set(y.tolist())) > 1:  # neither learns from one class: then that class is the prediction
+        model = estimator(run).fit(x, y)
+    return {
+        part: 100 * float(((y[:1] if model is None else model.predict(x)) != labels).mean())
+        for part, (x, labels) in rows.items()
+    }
+
+
 def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Fits every member; yields errors in per cent. train_loss is the training error, in per cent."""
-    data = state.data
-    parts = {
-        part: (getattr(data, f"x_{part}").numpy(), getattr(data, f"y_{part}").numpy())
-        for part in ("train", "val", "test")
-    }
-    x, y = parts["train"]
     known: dict[tuple[Any, ...], dict[str, float]] = {}  # an SVM does not depend on the seed: fitted once
-    for run in state.runs:
+    for run, data in zip(state.runs, state.data, strict=True):
         m = run.model
-        key = (m.C, m.gamma) if m.name == "svm" else (m.max_features, run.seed)
+        key = (id(data), m.C, m.gamma) if m.name == "svm" else (id(data), m.max_features, run.seed)
         if key not in known:
-            model = None
-            if len(set(y.tolist())) > 1:  # neither learns from one class: then that class is the prediction
-                model = estimator(run).fit(x, y)
-            known[key] = {
-                part: 100 * float(((y[:1] if model is None else model.predict(rows)) != labels).mean())
-                for part, (rows, labels) in parts.items()
-            }
+            known[key] = fit(run, data)
             if len(known) > 1:
                 yield 0, None  # time to look whether to stop
         state.found.append(known[key])
-    found = {part: [f[part] for f in state.found] for part in parts}
+    found = {part: [f[part] for f in state.found] for part in PARTS}
     state.epoch = 1
     yield (
         1,

@@ -114,7 +114,7 @@ def as_axis(word: str) -> str:
     typed_in = value and dot and group != "hydra" and is_group(group)
     if not typed_in or parse([word])[0].is_sweep_override():
         return word
-    return f"{key}=choice({value})"
+    return f"{key}=null,null" if value == "null" else f"{key}=choice({value})"  # choice(null) is not read
 
 
 def head(typed_in: list[Override]) -> list[str]:
@@ -231,13 +231,14 @@ def points(
             at_least_1("population", cfg.population)
             begun[key] = run, cfg.profile, int(cfg.population)
         run, profile, population = begun[key]
+        device = str(plain_values.get("device", base.device))
         for k, v in searched.items():
             run = replaced(run, k, read(v))
         run = table.check(run)
         for limit in ("limit_train", "limit_eval"):
             at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
         row, column = table.cell(run)
-        stack = table.STACK if table.can_stack(run) else ()
+        stack = table.STACK if table.can_stack(run) and pays(table, run, device) else ()
         out.setdefault(
             digest(identity(run)),
             Point(
@@ -252,6 +253,21 @@ def points(
             ),
         )
     return list(out.values())
+
+
+def pays(table: ModuleType, run: Any, device: str) -> bool:
+    """Whether a population of such runs is faster than they are one by one: on a GPU always, on a CPU the
+    table says.
+    """
+    asked = getattr(table, "pays_on_cpu", None)
+    return asked is None or asked(run) or has_gpu(device)
+
+
+@cache
+def has_gpu(device: str) -> bool:
+    import torch
+
+    return torch.cuda.is_available() if device == "auto" else not device.startswith("cpu")
 
 
 def replaced(run: Any, key: str, value: Any, whole: str = "") -> Any:

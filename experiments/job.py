@@ -27,6 +27,8 @@ from omegaconf import DictConfig
 import data
 from experiments import config, grid, provenance, store, tracking
 
+PARTS = ("train", "val", "test")
+
 
 class Interrupted(Exception):
     """Asked to stop; the checkpoint is written."""
@@ -44,11 +46,12 @@ def run(cfg: DictConfig) -> dict[str, str]:
     table = grid.table_module(cfg)
     folder = Path(cfg.runs) / runs[0].table
     try:
-        fingerprint = data.fingerprint(runs[0].data.name, **data_options(cfg))
+        prints = [data.fingerprint(r.data.name, **data_options(cfg, r)) for r in distinct_data(runs)]
     except (FileNotFoundError, ValueError) as e:
         raise config.BadInput(str(e)) from e
+    fingerprint = dict(zip(map(data_key, distinct_data(runs)), prints, strict=True))
     code = provenance.code_hash(cfg.module, runs[0].norm.name)
-    ids = {config.run_id(r, fingerprint): (r, paper) for r, paper in members}
+    ids = {config.run_id(r, fingerprint[data_key(r)]): (r, paper) for r, paper in members}
     outcome: dict[str, str] = {}
     if cfg.stop_file is not None and os.path.exists(cfg.stop_file):
         return dict.fromkeys(ids, "interrupted")
@@ -63,8 +66,9 @@ def run(cfg: DictConfig) -> dict[str, str]:
             for rid in ids:
                 if rid not in outcome and not store.wanted(known.get(rid), code, cfg.rerun):
                     outcome[rid] = "done before"
-            if todo := {rid: r for rid, r in ids.items() if rid not in outcome}:
-                outcome |= _train(cfg, table, folder, todo, code)
+            todo = {rid: r for rid, r in ids.items() if rid not in outcome}
+            for part in alike(cfg, todo) if todo else ():
+                outcome |= _train(cfg, table, folder, part, code)
     except config.BadInput as e:
         if cfg.stop_file is None:
             raise
@@ -73,14 +77,44 @@ def run(cfg: DictConfig) -> dict[str, str]:
     return outcome
 
 
-def data_options(cfg: DictConfig) -> dict[str, Any]:
+def data_options(cfg: DictConfig, run: Any) -> dict[str, Any]:
     """The keyword arguments of data.load and data.fingerprint that say which set: where it is and its own
     options.
     """
-    options = dict(cfg.data.options)
+    options = dict(run.data.options)
     if cfg.data.path is not None:
         options["path"] = cfg.data.path
     return {"root": cfg.data.root, "cache": cfg.data.cache, **options}
+
+
+def data_key(run: Any) -> str:
+    return config.digest(config.plain(run.data))
+
+
+def distinct_data(runs: list[Any]) -> list[Any]:
+    """A run of each data set, or fold of one, that these runs have."""
+    return list({data_key(r): r for r in reversed(runs)}.values())[::-1]
+
+
+def load(cfg: DictConfig, runs: list[Any]) -> list[data.DataSet]:
+    """The data of each run; one object for those that share it."""
+    found = {}
+    for run in distinct_data(runs):
+        limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval")}
+        found[data_key(run)] = data.load(run.data.name, **data_options(cfg, run), **limits)
+    return [found[data_key(run)] for run in runs]
+
+
+def alike(cfg: DictConfig, todo: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs in groups that can be one population: folds may be of different sizes."""
+    runs = [r for r, _ in todo.values()]
+    if len(distinct_data(runs)) == 1:
+        return [todo]
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for (rid, member), dataset in zip(todo.items(), load(cfg, runs), strict=True):
+        shapes = tuple(tuple(getattr(dataset, f"{v}_{p}").shape) for p in PARTS for v in "xy")
+        groups.setdefault((*shapes, dataset.classes), {})[rid] = member
+    return list(groups.values())
 
 
 def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code: str) -> dict[str, str]:
@@ -153,20 +187,22 @@ class Job:
         threads = (os.cpu_count() or 1) if cfg.threads == "auto" else int(cfg.threads)
         torch.set_num_threads(threads)
         device = pick_device(cfg.device)
-        limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval")}
-        dataset = data.load(run.data.name, **data_options(cfg), **limits)
-        sizes = {f"n_{part}": len(getattr(dataset, f"y_{part}")) for part in ("train", "val", "test")}
-        self.facts["data"] = {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            **sizes,
-            "error": dataset.error,
-            "notes": list(dataset.notes),
-        }
+        datasets = load(cfg, self.runs)
+        self.facts["data"] = [
+            {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                **{f"n_{part}": len(getattr(dataset, f"y_{part}")) for part in PARTS},
+                "error": dataset.error,
+                "notes": list(dataset.notes),
+            }
+            for dataset in datasets
+        ]
         self.facts["device"] = str(device)
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         self.facts["host"] = provenance.host(threads, gpu)
-        state = self.table.State(self.runs, dataset, device)
+        one = len(distinct_data(self.runs)) == 1
+        state = self.table.State(self.runs, datasets[0] if one else datasets, device)
         self.facts["parameters"] = state.net.parameter_count()
         self.steps = run.epochs * state.steps_per_epoch
         self.examples = state.steps_per_epoch * getattr(state, "batch_rows", run.batch_size)
@@ -328,7 +364,8 @@ class Job:
         row, column = self.table.cell(run)
         epochs = len(curves.get("epoch", []))
         wrong = self.wrong[k]
-        if self.facts.get("data", {}).get("error") != "error":
+        facts = self.facts["data"][k] if "data" in self.facts else None  # it failed before
+        if facts is None or facts["error"] != "error":
             wrong = None  # a balanced error is not the mean of the mask
         return {
             "schema": store.SCHEMA,
@@ -340,7 +377,7 @@ class Job:
             "cell": {"row": row, "column": column},
             "config": config.plain(run),
             "paper": self.papers[k],
-            "data": self.facts.get("data"),
+            "data": facts,
             "metrics": finite(self.table.summarise(curves)) if epochs else {},
             "wrong": None if wrong is None else packed(wrong),
             **({} if self.scores[k] is None else {"scores": packed(self.scores[k])}),

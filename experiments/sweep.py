@@ -184,9 +184,9 @@ def identify(point: Point, cfg: DictConfig, compose: Compose) -> str:
 
 def fingerprint(point: Point, compose: Compose) -> str:
     words = [w for w in point.shared if w.lstrip("+").startswith(("data", "table=", "profile="))]
-    key = tuple(words)
+    key = (*words, config.canonical(point.run.data.options))
     if key not in _fingerprints:
-        options = data_options(compose(words))
+        options = data_options(compose(words), point.run)
         try:
             _fingerprints[key] = data.fingerprint(point.run.data.name, **options)
         except (FileNotFoundError, ValueError, OSError) as e:
@@ -238,7 +238,9 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
     import torch
 
     table, run = grid.table_module(compose(point.shared)), point.run
-    dataset = data.load(run.data.name, **data_options(compose(point.shared)), limit_train=200, limit_eval=200)
+    dataset = data.load(
+        run.data.name, **data_options(compose(point.shared), run), limit_train=200, limit_eval=200
+    )
     try:
         net = table.State([run], dataset, torch.device("cpu")).net
         net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()

@@ -15,12 +15,24 @@ ones diverge), the grids of SVM and forest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import tabular
-from experiments.tabular import SELECT, STACK, Run, can_stack, summarise
+from experiments.tabular import SELECT, STACK, Run, can_stack, pays_on_cpu, summarise
 
-__all__ = ["SELECT", "STACK", "Run", "State", "can_stack", "cell", "check", "summarise", "train"]
+__all__ = [
+    "SELECT",
+    "STACK",
+    "Run",
+    "State",
+    "can_stack",
+    "cell",
+    "check",
+    "pays_on_cpu",
+    "summarise",
+    "train",
+]
 
 
 def check(run: Run) -> Run:
@@ -37,7 +49,8 @@ def State(runs: list[Run], data: Any, device: Any) -> Any:
     """What training changes, of networks or of estimators."""
     from experiments import classical
 
-    tabular.must(data.y_train.dim() == 1, "data", data.name, "this table has one class for each row")
+    one = data[0] if isinstance(data, Sequence) else data
+    tabular.must(one.y_train.dim() == 1, "data", one.name, "this table has one class for each row")
     made = classical.State if runs[0].model.name in tabular.CLASSICAL else tabular.State
     return made(runs, data, device)
 

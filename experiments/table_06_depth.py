@@ -12,12 +12,24 @@ over the labels that are known, plain gradient descent on batches of at most 128
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import tabular
-from experiments.tabular import SELECT, STACK, Run, can_stack, train
+from experiments.tabular import SELECT, STACK, Run, can_stack, pays_on_cpu, train
 
-__all__ = ["SELECT", "STACK", "Run", "State", "can_stack", "cell", "check", "summarise", "train"]
+__all__ = [
+    "SELECT",
+    "STACK",
+    "Run",
+    "State",
+    "can_stack",
+    "cell",
+    "check",
+    "pays_on_cpu",
+    "summarise",
+    "train",
+]
 
 
 def check(run: Run) -> Run:
@@ -32,7 +44,8 @@ class State(tabular.State):
 
     def __init__(self, runs: list[Run], data: Any, device: Any) -> None:
         wanted = "this table has tasks, 0 or 1 each (of keel: +data.options.labels=one_vs_rest)"
-        tabular.must(data.y_train.dim() == 2, "data", data.name, wanted)
+        one = data[0] if isinstance(data, Sequence) else data
+        tabular.must(one.y_train.dim() == 2, "data", one.name, wanted)
         super().__init__(runs, data, device)
 
 

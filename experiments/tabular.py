@@ -6,9 +6,9 @@ on the validation curve smoothed by a moving average of 10 values. Ours, where i
 most 128 (as in the authors' public script for another figure), standardised inputs, the moving average taken
 over the last 10 epochs.
 
-Members of a population differ in seed, learning rate and dropout rate. Initial values and dropout masks come
-from each seed's own generators, the data order from seed and epoch, so that a member is the same run that it
-would be alone.
+Members of a population differ in seed, fold, learning rate and dropout rate. Initial values and dropout
+masks come from each seed's own generators, the data order from seed and epoch, so that a member is the same
+run that it would be alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class Run:
     seed: int
 
 
-STACK = ("seed", "optimizer.lr", "model.dropout", "model.C", "model.gamma", "model.max_features")
+STACK = (
+    "seed", "data.options.fold", "optimizer.lr", "model.dropout",
+    "model.C", "model.gamma", "model.max_features",
+)  # fmt: skip
 NETWORKS = ("fnn", "highway", "resnet")
 CLASSICAL = ("svm", "forest")
 ROW = {"none": "msra", "weight_norm": "weight"}  # of a plain network; other normalisers name themselves
@@ -162,12 +165,16 @@ def row(run: Run) -> str:
 
 
 def can_stack(run: Run) -> bool:
-    """Up to 128 units stacking pays at any depth (benchmarks/bench_populations.py); above, arithmetic is all,
-    and on a CPU a population would only need more memory. A user's own layer need not work under vmap.
+    """A user's own layer need not work under vmap. Estimators are fitted one after the other, in one job."""
+    return run.model.name in CLASSICAL or "." not in run.norm.name
+
+
+def pays_on_cpu(run: Run) -> bool:
+    """Up to 128 units stacking pays at any depth, up to 256 in shallow networks (benchmarks/results.md).
+    Above, arithmetic is all, and a population would only need more memory; not so on a GPU.
     """
-    if run.model.name in CLASSICAL:
-        return True  # fitted one after the other: one job for all
-    return "." not in run.norm.name and (run.model.units or 0) <= 128
+    units, layers = run.model.units or 0, run.model.layers or 0
+    return run.model.name in CLASSICAL or units <= 128 or (units <= 256 and layers <= 4)
 
 
 def build(runs: Sequence[Run], inputs: int, outputs: int) -> Any:
@@ -203,24 +210,31 @@ def batches(n: int, batch_size: int) -> tuple[int, int]:
 
 
 class State:
-    """All that training changes: the networks, and how far they are."""
+    """All that training changes: the networks, and how far they are. `data` is one set for all members, or
+    one for each where they differ in fold (F folds, all of equal sizes).
+    """
 
     def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
         import torch
 
-        from experiments import measure
-
-        self.runs, self.data, self.device = runs, measure.to_device(data, device), device
-        n, inputs = data.x_train.shape
-        must(n >= 2, "data", data.name, f"{n} training rows are too few (a batch needs 2)")
-        must(len(data.y_val) > 0, "data", data.name, "no validation rows: nothing to choose by")
-        self.tasks = data.y_train.shape[1] if data.y_train.dim() == 2 else 0  # 0: one class of several
+        own = list(data) if isinstance(data, Sequence) else [data] * len(runs)
+        folds = {id(d): d for d in own}
+        places = list(folds)
+        self.runs, self.data, self.device = runs, own[0], device
+        self.who = torch.tensor([places.index(id(d)) for d in own], device=device)  # fold of each member
+        parts = {part: stacked(list(folds.values()), part, device) for part in ("train", "val", "test")}
+        (self.x, self.y), self.parts = parts["train"], parts  # x [F, N, D], y [F, N] or [F, N, T]
+        n, inputs = self.x.shape[1:]
+        must(n >= 2, "data", self.data.name, f"{n} training rows are too few (a batch needs 2)")
+        rows = parts["val"][1].shape[1]
+        must(rows > 0, "data", self.data.name, "no validation rows: nothing to choose by")
+        self.tasks = self.y.shape[2] if self.y.dim() == 3 else 0  # 0: one class of several
         self.steps_per_epoch, self.batch_rows = batches(n, runs[0].batch_size)
         # Members of one seed share initial values, data order and masks, so that seeds pair.
-        self.net = build(runs, inputs, self.tasks or len(data.classes))
-        self.net.to(device, data.x_train.dtype)
+        self.net = build(runs, inputs, self.tasks or len(self.data.classes))
+        self.net.to(device, self.x.dtype)
         # One rate a member, shaped to go with each parameter [K, ...]; a single normaliser's has no K.
-        rates = torch.tensor([-r.optimizer.lr for r in runs], device=device, dtype=data.x_train.dtype)
+        rates = torch.tensor([-r.optimizer.lr for r in runs], device=device, dtype=self.x.dtype)
         self.rates = [
             rates.view(-1, *[1] * (p.dim() - 1)) if len(runs) > 1 else rates[0]
             for _, p in self.net.named_parameters()
@@ -228,6 +242,12 @@ class State:
         self.epoch = 0
         self.smoothed: list[list[float]] = []  # validation errors of each epoch, K values
         self.extras: dict[str, list[list[float]]] = {}  # figures by layer: name -> K lists
+
+    def logits(self, x: Any, seen: list[Any] | None = None) -> Any:
+        """Of every member on the rows of its own fold: x [F, B, D] -> [K, B, C]."""
+        if len(x) == 1:
+            return self.net(x[0], shared=True, seen=seen)
+        return self.net(x[self.who], seen=seen)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -242,6 +262,14 @@ class State:
         self.epoch, self.smoothed, self.extras = state["epoch"], state["val"], state["extras"]
 
 
+def stacked(folds: Sequence[Any], part: str, device: Any) -> tuple[Any, Any]:
+    """X [F, N, D] and y of one part of all folds."""
+    import torch
+
+    x, y = ([getattr(d, f"{v}_{part}") for d in folds] for v in "xy")
+    return torch.stack(x).to(device), torch.stack(y).to(device)
+
+
 def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Train from where `state` is to the end; yields (step, metrics) after every epoch, a list of K values
     each. An epoch is the unit of resuming.
@@ -253,21 +281,23 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     from data.batches import take
     from experiments import measure
 
-    run, data, net = state.runs[0], state.data, state.net
-    K, B, steps, n = len(state.runs), state.batch_rows, state.steps_per_epoch, len(data.y_train)
+    run, net, n = state.runs[0], state.net, state.y.shape[1]
+    K, B, steps = len(state.runs), state.batch_rows, state.steps_per_epoch
+    x, y, first = state.x.flatten(0, 1), state.y.flatten(0, 1), n * state.who[:, None]
     parameters = [p for _, p in net.named_parameters()]
     decayed = [measure.is_weight(name) for name, _ in net.named_parameters()]
     if state.epoch == 0:
         state.extras |= probe(state, "start")
     while state.epoch < run.epochs:
         net.train()
-        order = torch.stack([measure.shuffle(n, r.seed, state.epoch) for r in state.runs]).to(state.device)
-        masks = Masks(state.runs, net, state.epoch, data.x_train)
+        order = torch.stack([measure.shuffle(n, r.seed, state.epoch) for r in state.runs])
+        order = order.to(state.device) + first
+        masks = Masks(state.runs, net, state.epoch, x)
         total = torch.zeros(K, device=state.device)
         for i in range(steps):
             index = order[:, i * B : (i + 1) * B]  # [K, B]
-            logits = net(take(data.x_train, index), masks=masks.draw(B))  # [K, B, C]
-            loss = losses(logits, data.y_train[index])  # [K]
+            logits = net(take(x, index), masks=masks.draw(B))  # [K, B, C]
+            loss = losses(logits, y[index])  # [K]
             # The losses do not mix, so that of their sum each member has its own gradient.
             grads: Any = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             with torch.no_grad():
@@ -279,8 +309,8 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
                     p.addcmul_(g, rate)
             total += loss.detach()
         net.eval()
-        val, _ = errors(state, data.x_val, data.y_val)
-        test, scores = errors(state, data.x_test, data.y_test)
+        val, _ = errors(state, "val")
+        test, scores = errors(state, "test")
         state.smoothed.append(val)
         window = state.smoothed[-WINDOW:]
         metrics = {
@@ -348,20 +378,29 @@ def losses(logits: Any, y: Any) -> Any:
     return (each * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
 
 
-def errors(state: State, x: Any, y: Any) -> tuple[list[float], Any]:
-    """Of each member: per cent of wrong predictions, or for tasks 100 - 100 AUC, and then what each example
-    contributes to 100 AUC [K, N].
+def errors(state: State, part: str) -> tuple[list[float], Any]:
+    """Of each member: per cent of wrong predictions (one that is not finite is wrong), or for tasks
+    100 - 100 AUC, and then what each example contributes to 100 AUC [K, N].
     """
     import torch
 
-    from experiments import measure
-
-    if not state.tasks:
-        error, _ = measure.errors(state.net, x, y, len(state.data.classes), "error")
-        return error, None
+    x, y = state.parts[part]
+    found = []
     with torch.no_grad():
-        logits = torch.cat([state.net(part, shared=True) for part in x.split(2000)], 1)  # [K, N, T]
-    auc, shares = mean_auc(logits, y)
+        for rows, labels in zip(x.split(2000, 1), y.split(2000, 1), strict=True):
+            logits = state.logits(rows)  # [K, b, C]
+            if not state.tasks:
+                labels = labels if len(labels) == 1 else labels[state.who]
+                found.append((logits.argmax(-1) != labels) | ~logits.isfinite().all(-1))
+            else:
+                found.append(logits)
+    every = torch.cat(found, 1)
+    if not state.tasks:
+        return (100 * every.double().mean(1)).tolist(), None
+    auc, shares = torch.empty(len(every)).double(), torch.empty(every.shape[:2]).double()
+    for fold, labels in enumerate(y):
+        mine = (state.who == fold).cpu()
+        auc[mine], shares[mine] = (found.cpu() for found in mean_auc(every[state.who == fold], labels))
     return (100 - 100 * auc).tolist(), 100 * shares
 
 
@@ -412,8 +451,7 @@ def probe(state: State, when: str) -> dict[str, list[list[float]]]:
     """
     import torch
 
-    data, net = state.data, state.net
-    x, y = data.x_train[:PROBED], data.y_train[:PROBED]
+    net, x, y = state.net, state.x[:, :PROBED], state.y[:, :PROBED]
     K, kept = len(state.runs), [b.clone() for _, b in net.named_buffers()]
     net.train()  # batch statistics, as a step would see them
     weights = {
@@ -422,8 +460,8 @@ def probe(state: State, when: str) -> dict[str, list[list[float]]]:
         if name.startswith("linears.") and name.endswith("weight")
     }
     seen: list[Any] = []
-    logits = net(x, shared=True, seen=seen)  # [K, B, C], L of [K, B, H]
-    loss = losses(logits, y.expand(K, *y.shape))
+    logits = state.logits(x, seen)  # [K, B, C], L of [K, B, H]
+    loss = losses(logits, y[state.who])
     grads = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
     with torch.no_grad():
         for (_, b), old in zip(net.named_buffers(), kept, strict=True):

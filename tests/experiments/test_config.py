@@ -320,6 +320,7 @@ def test_values_the_grid_does_not_know_run_beside_those_it_knows(composed):
 def test_a_key_of_a_group_becomes_an_axis_of_one_value(composed):
     assert grid.as_axis("model.hidden=[5,5]") == "model.hidden=choice([5,5])"
     assert grid.as_axis("+norm.options.eps=1e-3") == "+norm.options.eps=choice(1e-3)"
+    assert grid.values(grid.parse([grid.as_axis("data.limit_train=null")])[0]) == ["null", "null"]
     for same in (
         "alpha=0.5",
         "model=mlp",

@@ -208,6 +208,28 @@ def test_a_sweep_of_trials_and_its_members_alone(cli, tmp_path):
 
 
 @pytest.mark.slow
+def test_folds_train_together_where_they_are_of_one_size(cli):
+    """Ten folds of iris (150 rows: all alike) and of wine (178 rows: not), and a member of each alone."""
+    words = ["table=T5", "profile=smoke", "row=snn", "model.layers=2", "data.limit_train=null"]
+    for name, groups in (("iris", 1), ("wine", 2)):
+        mine = [*words, f"data.options.set={name}", f"data.options.fold={','.join(map(str, range(10)))}"]
+        done = cli("-m", *mine, "population=100")
+        assert done.returncode == 0, done.stderr
+        records = [r for r in cli.records("T5").values() if r["config"]["data"]["options"]["set"] == name]
+        assert len(records) == 20 and len({r["data"]["fingerprint"] for r in records}) == 10
+        sizes = {(r["population"]["id"], r["data"]["n_train"], r["data"]["n_test"]) for r in records}
+        assert len(sizes) == len({p for p, _, _ in sizes}) >= groups
+        assert len(sizes) == len({r["data"]["n_train"] * 1000 + r["data"]["n_test"] for r in records})
+        one = next(r for r in records if r["config"]["data"]["options"]["fold"] == 7)
+        alone = cli(*words, f"data.options.set={name}", "data.options.fold=7", "rerun=all",
+                    f"model.dropout={one['config']['model']['dropout']}")  # fmt: skip
+        assert alone.returncode == 0, alone.stderr
+        single = json.loads((cli.runs / "T5" / one["run_id"] / "record.json").read_bytes())
+        assert single["data"] == one["data"]
+        assert single["curves"]["train_loss"] == pytest.approx(one["curves"]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.slow
 def test_depth_sweep_on_tasks(cli):
     done = cli("-m", "table=T6", "profile=smoke", "row=snn,batch")
     assert done.returncode == 0, done.stderr

@@ -11,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from data import DataSet
+from experiments import table_05_snn as t5
 from experiments import tabular
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models.fnn import FNN, HighwayNet, Linear, ResidualNet, selu, widths
 from experiments.table_06_depth import State as DepthState
 from norms.build import METHODS as METHODS_OF_NORMS
 
-F64 = torch.float64
+F64, CPU = torch.float64, torch.device("cpu")
 METHODS = {
     "snn": {"norm": "snn", "dropout": 0.05},
     "msra": {"norm": "none", "dropout": 0.5},
@@ -94,6 +95,44 @@ def test_a_member_equals_the_run_alone(method, tasks):
         for a, b in zip(curves, own, strict=True):
             for key in a.keys() - {"scores"}:
                 assert math.isclose(a[key][k], b[key][0], rel_tol=1e-7, abs_tol=1e-9), key
+
+
+@pytest.mark.parametrize("tasks", [0, 4])
+@pytest.mark.parametrize("method", ["snn", "batch", "resnet"])
+def test_members_of_several_folds_equal_the_runs_alone(method, tasks):
+    """Folds of equal sizes with other rows; seeds and rates differ beside them."""
+    folds = [dataset(tasks=tasks, dtype=F64, seed=s) for s in (0, 1, 2)]
+    options = {**METHODS[method], "epochs": 20}
+    rate = options.pop("dropout", 0.0)
+    members = [(0, 0, 0.05), (1, 0, 0.05), (1, 1, 0.02), (2, 0, 0.05)]  # fold, seed, learning rate
+    runs = [run(seed=seed, lr=lr, dropout=rate, **options) for _, seed, lr in members]
+    together, curves = trained(runs, [folds[f] for f, _, _ in members])
+    for k, (fold, _, _) in enumerate(members):
+        alone, own = trained(runs[k : k + 1], folds[fold])
+        shared = dict(together.net.named_parameters())
+        for name, p in alone.net.named_parameters():
+            torch.testing.assert_close(shared[name][k], p.view(shared[name][k].shape), rtol=1e-8, atol=1e-8)
+        for a, b in zip(curves, own, strict=True):
+            for key in a.keys() - {"scores"}:
+                assert math.isclose(a[key][k], b[key][0], rel_tol=1e-7, abs_tol=1e-9), key
+        if tasks:
+            torch.testing.assert_close(curves[-1]["scores"][k], own[-1]["scores"][0])
+        for key, values in alone.extras.items():
+            np.testing.assert_allclose(together.extras[key][k], values[0], rtol=1e-7, atol=1e-12)
+
+
+def test_estimators_of_several_folds_see_their_own():
+    folds = [dataset(seed=s) for s in (0, 1)]
+    runs = [run(model="svm", layers=None, units=None, C=2.0, gamma=0.1) for _ in folds]
+    both = [m for _, m in t5.train(t5.State([tabular.check(r) for r in runs], folds, CPU)) if m]
+    alone = [
+        m
+        for f, r in zip(folds, runs, strict=True)
+        for _, m in t5.train(t5.State([tabular.check(r)], f, CPU))
+        if m
+    ]
+    assert both[-1]["test_error"] == [m["test_error"][0] for m in alone]
+    assert both[-1]["test_error"][0] != both[-1]["test_error"][1]
 
 
 def test_a_member_that_diverges_ends_alone():
