@@ -58,7 +58,8 @@ def of_search(
     """The same of trials: key by key, the values of a row's trials against those of the paper's search.
 
     The paper's are those of the grid's paper profile or, where that is not noted, of the paper configs that
-    the records name (an axis of the search is a list there). Columns are alike and not told apart.
+    the records name (an axis of the search is a list there). Columns are alike and not told apart; of the axis
+    that names them, listed is what the paper does not have.
     """
     theirs = allowed(grid.get("profiles", {}).get("paper", {}).get("points", []))
     filled = runs[runs["kind"] == "cell"]
@@ -69,7 +70,7 @@ def of_search(
             for name, values in allowed(told).get(row, {}).items():
                 theirs.setdefault(row, {}).setdefault(name, set()).update(values)
     keys = [str(c) for c in filled if str(c).startswith("config.") and str(c) != "config.seed"]
-    passed = {f"config.{published.trials}", *(f"config.{name}" for name in selection.PARTS)}
+    passed, columns = {f"config.{name}" for name in selection.PARTS}, f"config.{published.trials}"
     found: dict[tuple[str, str, str], set[str]] = {}
     for row, mine in filled.groupby("row", sort=False, observed=True):
         paper_row = theirs.get(str(row))
@@ -80,7 +81,7 @@ def of_search(
         for name in sorted({*keys, *paper_row} - passed - unnamed):
             wanted = paper_row.get(name, {"null"})
             ran = {selection.spelling(v) for v in unique(mine[name])} if name in mine else {"null"}
-            if ran - wanted or (len(wanted) > 1 and wanted - ran):
+            if ran - wanted or (name != columns and len(wanted) > 1 and wanted - ran):
                 change = (name.removeprefix("config."), listing(wanted), listing(ran))
                 found.setdefault(change, set()).add(str(row))
     every, order = set(filled["row"]), [row.id for row in published.rows]

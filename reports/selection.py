@@ -2,7 +2,8 @@
 
 The trial with the least validation error is selected, its test error is the value: nothing is trained again.
 Ties, by the source paper's rule: more layers, then the lower learning rate, then the higher dropout rate;
-then the run id, so that the answer is always the same. A diverged trial loses to any that did not; where all
+of estimators (ours) the smoother one, with the lower C, gamma and share of inputs; then the run id, so that
+the answer is always the same. A diverged trial loses to any that did not; where all
 diverged, that is the outcome. Failed trials have no part in it.
 
 grid.json notes the grid of such a table as patterns: {row, column, config, axes}, the points whose config is
@@ -181,6 +182,7 @@ def select(runs: pd.DataFrame) -> pd.DataFrame:
             "layers": -column("config.model.layers", 0),
             "lr": column("config.optimizer.lr", 0),
             "dropout": -column("config.model.dropout", 0),
+            **{name: column(f"config.model.{name}", 0) for name in ("C", "gamma", "max_features")},
             "run_id": runs["run_id"].astype(object),
         },
         index=runs.index,

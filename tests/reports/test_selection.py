@@ -65,9 +65,35 @@ def test_ties_more_layers_then_lower_rate_then_more_dropout(tmp_path, a, b):
     assert winner(selected(tmp_path, records))["run_id"] == records[1]["run_id"]
 
 
+@pytest.mark.parametrize(
+    ("row", "a", "b"),  # a wins a tie
+    [
+        ("svm", {"model__C": 0.5, "model__gamma": 0.125}, {"model__C": 2.0, "model__gamma": 0.03125}),
+        ("svm", {"model__gamma": 0.03125}, {"model__gamma": 0.125}),
+        ("forest", {"model__max_features": 0.1}, {"model__max_features": 0.3}),
+    ],
+)
+def test_ties_of_estimators_go_to_the_smoother_one(tmp_path, row, a, b):
+    records = [trial(5.0, row, **b), trial(5.0, row, **a)]
+    noted = widened(row, **{key.replace("__", "."): [b[key], value] for key, value in a.items()})
+    assert winner(selected(tmp_path, records, noted))["run_id"] == records[1]["run_id"]
+
+
+def widened(row, **axes):
+    """The grid with these axes of a row's."""
+    noted = make.grid("T5", sets=["iris", "wine"])
+    for point in noted["profiles"]["quick"]["points"]:
+        if point["row"] == row:
+            point["axes"] |= axes
+            for key in axes:
+                point["config"]["model"].pop(key.removeprefix("model."), None)
+    return noted
+
+
 def test_the_last_tie_is_the_run_id(tmp_path):
-    records = [trial(5.0, "svm", model__C=c) for c in (0.5, 2.0)]
-    assert winner(selected(tmp_path, records))["run_id"] == min(r["run_id"] for r in records)
+    records = [trial(5.0, model__units=u) for u in (32, 64)]
+    found = winner(selected(tmp_path, records, widened("snn", **{"model.units": [32, 64]})))
+    assert found["run_id"] == min(r["run_id"] for r in records)
 
 
 def test_a_diverged_trial_loses_and_a_failed_one_has_no_part(tmp_path):
