@@ -336,6 +336,11 @@ def _tensors(
 
         x_train, x_val, x_test = expand(arrays, meta["categories"], fit, parts)
     y_train, y_val, y_test = (torch.from_numpy(arrays[f"y_{part}"][rows]) for part, rows in parts)
+    untold = [
+        note
+        for part, y in (("val", y_val), ("test", y_test))
+        for note in tables.no_auc(part, meta["classes"], y.numpy())
+    ]
     return DataSet(
         name=meta["variant"],
         x_train=torch.from_numpy(x_train),
@@ -348,6 +353,6 @@ def _tensors(
         fingerprint=meta["fingerprint"],
         source=meta["source"],
         licence=meta["licence"],
-        notes=tuple(meta["notes"]),
+        notes=tuple(dict.fromkeys([*meta["notes"], *untold])),
         error=meta["error"],
     )

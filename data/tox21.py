@@ -191,13 +191,7 @@ def build_tox21(variant: str, files: list[Path], options: Mapping[str, Any]) -> 
     ]
     y = samples[list(TASKS)].to_numpy(np.float32)
     for part in ("val", "test"):
-        flat = [
-            t
-            for t, column in zip(TASKS, y[rows[part]].T, strict=True)
-            if len(np.unique(column[column >= 0])) < 2
-        ]
-        if flat:
-            notes.append(f"{part}: no AUC for {', '.join(flat)} (fewer than two classes)")
+        notes += tables.no_auc(part, TASKS, y[rows[part]])
     arrays = {f"{v}_{part}": a[chosen] for v, a in (("x", x), ("y", y)) for part, chosen in rows.items()}
     return arrays, {
         "classes": list(TASKS),

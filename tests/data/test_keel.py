@@ -95,6 +95,15 @@ def test_one_vs_rest(cache: Path) -> None:
     assert d.fingerprint != plain.fingerprint
 
 
+def test_a_task_with_one_class_only_is_said(cache: Path) -> None:
+    """The first test row of iris is of one class, so that in all three tasks all test labels are alike."""
+    d = data.load("keel", set="iris", labels="one_vs_rest", cache=cache, limit_eval=1)
+    names = ", ".join(d.classes)
+    assert {f"{part}: no AUC for {names} (fewer than two classes)" for part in ("val", "test")} <= {*d.notes}
+    whole = data.load("keel", set="iris", labels="one_vs_rest", cache=cache)
+    assert not any("no AUC" in note for note in whole.notes)
+
+
 def test_golden_fingerprints(cache: Path) -> None:
     """Run ids hold them."""
     found = [
