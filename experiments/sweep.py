@@ -318,7 +318,7 @@ def write_grid(
         "profiles": {},
     }
     if old.get("conf") == note["conf"]:
-        note["profiles"] = old["profiles"]
+        note["profiles"] = dict(old["profiles"])  # not the same one: it is compared with the old below
     there = sorted(p.stem for p in (config.CONF / "settings" / table).glob("*.yaml"))
     wanted = set(there) if profile is None else {profile, *old.get("profiles", {})} & set(there)
     for name in sorted(wanted - note["profiles"].keys()):

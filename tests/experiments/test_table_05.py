@@ -263,6 +263,13 @@ def test_bad_input_is_one_line(cli, words, line):
     assert line in done.stderr and len(done.stderr.strip().splitlines()) <= 2
 
 
+def test_a_profile_that_comes_later_is_noted_too(composed, tmp_path):
+    """Also where conf/ has not changed since: the reports know of no other grid."""
+    for profile in ("smoke", "quick"):
+        sweep.write_grid("T6", composed, tmp_path, profile=profile)
+    assert json.loads((tmp_path / "grid.json").read_bytes())["profiles"].keys() == {"smoke", "quick"}
+
+
 def test_grid_json_is_small_for_a_hundred_thousand_trials(composed):
     noted = sweep.write_grid("T5", composed, None, profile="paper")
     points = noted["profiles"]["paper"]["points"]
