@@ -68,8 +68,9 @@ def check_cells(x: NDArray[np.floating], where: str) -> None:
 
 def no_auc(part: str, tasks: Sequence[str], y: NDArray[Any]) -> list[str]:
     """A note on the tasks [N, T] of this part that have no area under the ROC curve, if there are any."""
-    columns = y.T if y.ndim == 2 else []
-    flat = [t for t, column in zip(tasks, columns, strict=False) if len(np.unique(column[column >= 0])) < 2]
+    if y.ndim == 1:
+        return []
+    flat = [t for t, column in zip(tasks, y.T, strict=True) if len(np.unique(column[column >= 0])) < 2]
     return [f"{part}: no AUC for {', '.join(flat)} (fewer than two classes)"] if flat else []
 
 

@@ -58,8 +58,8 @@ def of_search(
     """The same of trials: key by key, the values of a row's trials against those of the paper's search.
 
     The paper's are those of the grid's paper profile or, where that is not noted, of the paper configs that
-    the records name (an axis of the search is a list there). Columns are alike and not told apart; of the axis
-    that names them, listed is what the paper does not have.
+    the records name (an axis of the search is a list there). Columns are alike and not told apart; of the
+    axis that names them, listed is what the paper does not have.
     """
     theirs = allowed(grid.get("profiles", {}).get("paper", {}).get("points", []))
     filled = runs[runs["kind"] == "cell"]
