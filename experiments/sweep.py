@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -111,13 +112,15 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
             if stop.is_set():
                 break
             try:
-                for ret in launch(words[first : first + size], first):
+                for ret in launch(_Until(stop, words[first : first + size]), first):
                     outcome.runs |= ret
             except Exception as e:  # the launcher's own: what a job raises is one of its results
                 if not stop.is_set():  # a worker that was still starting does not survive Ctrl-C
                     asked = [rid for job in jobs[first : first + size] for rid in job]
                     outcome.runs |= left_by(e, asked, folder, known, begun) | outcome.runs
     outcome.interrupted = stop.is_set()
+    if outcome.interrupted:
+        outcome.runs = dict.fromkeys(ids, "interrupted") | outcome.runs
     return outcome
 
 
@@ -348,6 +351,19 @@ def _conf_digest() -> str:
 
 
 # ---- stopping and progress --------------------------------------------------------------------------------
+
+
+class _Until(list[list[str]]):
+    """Jobs that end where a stop is asked for: launchers draw them one by one, and composing the config of
+    each of thousands only to hear that it need not start would take minutes.
+    """
+
+    def __init__(self, stop: threading.Event, jobs: list[list[str]]) -> None:
+        super().__init__(jobs)
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return itertools.takewhile(lambda _: not self.stop.is_set(), super().__iter__())
 
 
 def _stop_file(folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """A sweep and the launcher below it: batches, launchers that die, clusters that are not there."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -64,6 +66,25 @@ def test_beats_of_an_earlier_sweep_do_not_count_as_a_start(composed, words, tmp_
 
     with pytest.raises(BadInput, match="could not start"):
         sweep.run(words, composed, launch)
+
+
+def test_ctrl_c_leaves_the_queue_undrawn(composed, words, tmp_path):
+    """Launchers draw jobs one by one: of thousands that wait, none is composed any more."""
+    ids, drawn = ids_of(tmp_path / "T3", composed, words), []
+
+    def launch(jobs, first):
+        assert len(jobs) == 3
+        for job in jobs:
+            drawn.append(job)
+            os.kill(os.getpid(), signal.SIGINT)
+            while not list((tmp_path / "T3").glob(".stop-*")):
+                time.sleep(0.01)
+        return [{ids[0]: "finished"}]
+
+    outcome = sweep.run(words, composed, launch)
+    assert len(drawn) == 1
+    assert outcome.runs == {ids[0]: "finished", ids[1]: "interrupted", ids[2]: "interrupted"}
+    assert outcome.exit_status == 130 and not list((tmp_path / "T3").glob(".stop-*"))
 
 
 @pytest.mark.parametrize(
