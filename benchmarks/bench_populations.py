@@ -111,12 +111,29 @@ def table(data: DataSet, norm: str) -> None:
             )
 
 
+def normalised(data: DataSet) -> None:
+    """The networks with layers of their own kind, which go through vmap."""
+    print(f"\nnormalised, 4 layers: time of one alone / time of a member, {torch.get_num_threads()} thread(s)")
+    print(f"{'norm':>12} {'width':>6}" + "".join(f"{m:>5} members" for m in (9, 36)))
+    for norm in ("batch", "layer", "weight_norm"):
+        for width in (64, 128, 256):
+            cells = [
+                ratio(
+                    lambda n=norm, w=width: population(data, n, w, 4, 1, 2),
+                    lambda n=norm, w=width, m=m: population(data, n, w, 4, m, 2),
+                )
+                for m in (9, 36)
+            ]
+            print(f"{norm:>12} {width:>6}" + "".join(f"{c:>12.2f}x" for c in cells), flush=True)
+
+
 def main() -> None:
     data = dataset()
     for count in threads():
         torch.set_num_threads(count)
         for norm in ("none", "snn"):
             table(data, norm)
+        normalised(data)
         found = ratio(lambda: scikit_learn(data, 64, 2, 10), lambda: population(data, "none", 64, 2, 18, 10))
         print(f"\nscikit-learn's MLPClassifier 64-64, 10 epochs / a member of 18: {found:.2f}x")
 

@@ -154,6 +154,7 @@ def show(overrides: list[str], outcome: Any) -> None:
         xs = list(dict.fromkeys([*swept, *outcome.axes]))[: max(len(swept), 1)] or ["seed"]
         words = ["sweep", *words, f"x={xs[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in xs[1:2])]
         keys = {"profile", "column", *outcome.example}  # typed keys that records have
+        keys |= {"row"} if "norm" not in typed_in else set()  # another normaliser is a row of its own
         words += [
             f"{k}={','.join(v)}"
             for k, v in {"profile": [outcome.profile], **typed_in}.items()

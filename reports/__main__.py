@@ -216,7 +216,7 @@ def main(words: list[str]) -> int:
         AttributeError, ValueError
     ):  # a terminal that cannot show "±" gets "?" rather than a traceback
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    if words and words[0] in ("help", "-h", "--help"):
+    if (words and words[0] == "help") or {"-h", "--help"} & set(words):
         print(USAGE)
         return 0
     try:
@@ -225,6 +225,10 @@ def main(words: list[str]) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = None
         return 0
+    except FileNotFoundError as error:
+        named = f"{error.filename} does not exist" if error.filename else " ".join(str(error).split())
+        print(f"error: {named}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2

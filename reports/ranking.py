@@ -166,6 +166,7 @@ class Ranking:
     baseline: str
     test: Friedman
     cd: float
+    missing: int = 0  # accuracies
 
     def groups(self) -> list[tuple[str, ...]]:
         found = groups([line.rank for line in self.lines], self.cd)
@@ -190,7 +191,8 @@ def ranking(table: Table, baseline: str | None = None) -> Ranking:
         for i in order
     )
     cd = critical_difference(len(mean), len(table.sets))
-    return Ranking(lines, len(table.sets), table.methods[base], friedman(table.values), cd)
+    test, missing = friedman(table.values), int(np.isnan(table.values).sum())
+    return Ranking(lines, len(table.sets), table.methods[base], test, cd, missing)
 
 
 def selections(table: Table) -> dict[str, Table]:
@@ -208,7 +210,8 @@ def text(found: Ranking, title: str) -> str:
     """The ranking for the terminal."""
     width = max(len("method"), *(len(line.method) for line in found.lines))
     head = f"{'method':<{width}}  mean rank  difference  {'win/tie/loss':>12}  p (one-sided)"
-    rows = [f"{title}: {found.sets} sets, {len(found.lines)} methods, against {found.baseline}", head]
+    sets = f"{found.sets} set{'s' if found.sets != 1 else ''}"
+    rows = [f"{title}: {sets}, {len(found.lines)} methods, against {found.baseline}", head]
     for line in found.lines:
         own = math.isnan(line.p)
         wins = "" if own else "/".join(map(str, line.wins))
@@ -216,9 +219,15 @@ def text(found: Ranking, title: str) -> str:
         cells = f"{line.rank:>9.3f}  {line.difference:>+10.3f}  {wins:>12}  {p:>13}"
         rows.append(f"{line.method:<{width}}  {cells}")
     test = found.test
-    rows.append(f"Friedman: chi2 = {test.chi2:.2f}, p = {test.p:.2g}; F = {test.f:.2f}, p = {test.p_f:.2g}")
+    iman = "" if found.sets == 1 else f"; F = {test.f:.2f}, p = {test.p_f:.2g}"  # undefined for one set
+    rows.append(f"Friedman: chi2 = {test.chi2:.2f}, p = {test.p:.2g}{iman}")
     rows.append(f"critical difference (Nemenyi, 0.05): {found.cd:.3f}")
     rows += [f"not different: {', '.join(group)}" for group in found.groups()]
+    if found.missing:
+        rows.append(
+            f"note: {found.missing} of {found.sets * len(found.lines)} accuracies are missing: ranked last"
+            " in their set, left out of the paired tests"
+        )
     return "\n".join(rows)
 
 

@@ -37,6 +37,7 @@ def test_the_paper_profile_has_the_published_grids(composed):
     depth = sizes(composed, "T6", "paper")  # 7 depths, 3 rates, 3 weights of L2
     assert (depth["snn"], depth["batch"], depth["layer"]) == (7 * 9 * 8, 7 * 9 * 4, 7 * 9 * 8)
     assert depth["resnet"] == 6 * 9 * 2 * 3
+    assert (depth["msra"], depth["weight"], depth["highway"]) == (7 * 9 * 8, 7 * 9 * 8, 7 * 9 * 2)
 
 
 @pytest.mark.parametrize("table, profile", [("T5", "smoke"), ("T6", "smoke"), ("T6", "quick")])
@@ -254,13 +255,30 @@ def test_status_counts_trials(composed):
         (["data.options.set=irish"], "irish"),
         (["model.layers=0", "row=snn"], "model.layers=0: give a number of layers from 1"),
         (["optimizer=adam", "row=snn"], "optimizer=Adam: these tables have plain gradient descent"),
-        (["row=snn", "model=tree"], "model"),
+        (["row=snn", "model=tree"], "Could not find 'model/tree'"),
     ],
 )
 def test_bad_input_is_one_line(cli, words, line):
     done = cli("-m", "table=T5", "profile=smoke", *words)
     assert done.returncode == 2, done.stderr
     assert line in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.slow
+def test_of_a_population_only_the_member_that_diverges_is_recorded_so(cli):
+    setting = ("row=msra", "data.options.set=iris", "model.layers=2", "model.dropout=0.0")
+    done = cli("-m", "table=T5", "profile=smoke", *setting, "optimizer.lr=0.05,1e30")
+    assert done.returncode == 0, done.stderr
+    records = cli.records("T5").values()
+    for record in records:
+        assert record["population"]["members"] >= 2
+        lost = record["config"]["optimizer"]["lr"] > 1
+        assert record["status"] == ("diverged" if lost else "finished")
+        if lost:
+            assert record["metrics"]["test_error"] == 100 and record["diverged_epoch"] == 1
+        else:
+            assert record["metrics"]["test_error"] < 90 and len(record["curves"]["epoch"]) > 1
+    assert {r["status"] for r in records} == {"diverged", "finished"}
 
 
 def test_a_profile_that_comes_later_is_noted_too(composed, tmp_path):
@@ -275,4 +293,3 @@ def test_grid_json_is_small_for_a_hundred_thousand_trials(composed):
     points = noted["profiles"]["paper"]["points"]
     assert sum(grid.Pattern(**p).size for p in points) > 100_000
     assert len(json.dumps(noted)) < 60_000
-    assert tabular.STACK[0] == "seed"

@@ -227,7 +227,7 @@ def test_other_bad_words_are_one_line_too(tmp_path, capsys):
     (tmp_path / "sizes.csv").write_text("set,N\ny,3\n")
     wrong = [
         (["rank"], "rank needs file=..."),
-        (["rank", str(tmp_path / "none.csv")], "No such file"),
+        (["rank", str(tmp_path / "none.csv")], "none.csv does not exist"),
         (["rank", str(tmp_path / "latin.csv")], "not a CSV file in UTF-8"),
         (["rank", str(tmp_path / "t.csv"), "baseline=SNM"], "did you mean SNN?"),
         (["rank", str(tmp_path / "t.csv"), f"n={tmp_path / 'sizes.csv'}"], "has no size of x"),
@@ -236,6 +236,17 @@ def test_other_bad_words_are_one_line_too(tmp_path, capsys):
         assert main(words) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert said in line
+
+
+def test_what_a_ranking_rests_on_is_said(tmp_path, capsys):
+    (tmp_path / "gaps.csv").write_text("set,a,b\nx,0.5,nan\ny,0.4,0.3\nz,0.2,0.6\n")
+    (tmp_path / "one.csv").write_text("set,a,b\nx,0.5,0.4\n")
+    assert main(["rank", str(tmp_path / "gaps.csv"), f"out={tmp_path}"]) == 0
+    assert "note: 1 of 6 accuracies are missing: ranked last" in capsys.readouterr().out
+    assert main(["rank", str(tmp_path / "one.csv"), f"out={tmp_path}"]) == 0
+    told = capsys.readouterr().out
+    assert "all sets: 1 set, 2 methods" in told and "F =" not in told and "missing" not in told
+    assert main(["rank", "--help"]) == 0 and "python -m reports rank FILE.csv" in capsys.readouterr().out
 
 
 def test_rank_prints_three_selections_and_writes_their_diagrams(tmp_path, capsys):
