@@ -113,7 +113,7 @@ def table(data: DataSet, norm: str) -> None:
 
 def normalised(data: DataSet) -> None:
     """The networks with layers of their own kind, which go through vmap."""
-    print(f"\nnormalised, 4 layers: time of one alone / time of a member, {torch.get_num_threads()} thread(s)")
+    print(f"\nnormalised, 4 layers: time alone / time of a member, {torch.get_num_threads()} thread(s)")
     print(f"{'norm':>12} {'width':>6}" + "".join(f"{m:>5} members" for m in (9, 36)))
     for norm in ("batch", "layer", "weight_norm"):
         for width in (64, 128, 256):

