@@ -60,7 +60,7 @@ def _list(values: dict[str, Any]) -> None:
     root, cache = values.get("root"), values.get("cache")
     print(f"data root: {store.root_folder(root)}\nprepared files: {store.cache_folder(cache)}\n")
     for name, entry in SETS.items():
-        print(f"{name:10}{entry.line}\n{'':10}{_where(name, root, cache)}")
+        print(f"{name:16}{entry.line}\n{'':16}{_where(name, root, cache)}")
 
 
 def _sets(collection: str, values: dict[str, Any]) -> None:

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataSetMissing
+from data.stream import Pictures
 
 OPTIONS = {"path": None, "size": 28, "channels": 1}
+LIMIT = (
+    4 << 30
+)  # bytes of pictures that are kept in memory; a larger set is read from the disk as it is needed
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 LAYOUT = "pictures belong into train/<class>/ and test/<class>/"
 
@@ -68,13 +72,20 @@ def build_folder(
     classes = _classes(base / "train")
     number = {name: i for i, name in enumerate(classes)}
     arrays: dict[str, NDArray[Any]] = {}
+    streamed = len(files) * options["size"] ** 2 * options["channels"] > LIMIT
     for part in _parts(base):
         mine = [f for f in files if f.relative_to(base).parts[0] == part]
-        arrays[f"x_{part}"] = np.stack([_picture(f, options["size"], options["channels"]) for f in mine])
+        if streamed:
+            arrays[f"files_{part}"] = np.array([f.relative_to(base).as_posix() for f in mine])
+            arrays[f"bytes_{part}"] = np.array([f.stat().st_size for f in mine])
+        else:
+            arrays[f"x_{part}"] = np.stack([_picture(f, options["size"], options["channels"]) for f in mine])
         arrays[f"y_{part}"] = np.array([number[f.parent.name] for f in mine], dtype=np.int64)
     counts = ", ".join(f"{len(arrays[f'y_{part}']):,} {part}" for part in _parts(base))
     notes = [f"own pictures from {base.name} ({counts}), fitted to {options['size']}x{options['size']}"]
-    if "x_val" in arrays:
+    if streamed:
+        notes.append("too large for memory: the content is known by the names and sizes of its files")
+    if "y_val" in arrays:
         notes.append("validation pictures are those of the folder val; val_fraction is not used")
     return arrays, {
         "classes": classes,
@@ -82,6 +93,12 @@ def build_folder(
         "licence": "the user's own",
         "notes": notes,
     }
+
+
+def streamed(files: NDArray[Any], options: Mapping[str, Any]) -> Pictures:
+    """The pictures of these files (relative to the folder), read when they are needed."""
+    size, channels = options["size"], options["channels"]
+    return Pictures(Path(options["path"]), files.tolist(), (channels, size, size), _picture)
 
 
 def _picture(path: Path, size: int, channels: int) -> NDArray[np.uint8]:

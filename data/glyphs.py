@@ -1,4 +1,5 @@
-"""Generated colour pictures of digits, 32x32, for where a real colour set would need a download.
+"""Generated colour pictures of digits (or digits and capitals), 32x32, for where a real colour set would need
+a download.
 
 In the spirit of the "synthetic numbers" of Ganin and Lempitsky (2015, arXiv 1409.7495, section 4), which are
 not published as code: digits of fonts, in random colours, positions, orientations and blur, before a
@@ -53,14 +54,20 @@ DOMAINS = {
     "inverted": Domain(ink="inverted", texture=0.5, neighbours=0, noise=0.05, blur=0.5, opacity=0.9),
 }
 
-OPTIONS = {"domain": "textured", "n_train": 4000, "n_test": 2000, "seed": 0}
+ALPHABETS = {"digits": "0123456789", "letters": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+OPTIONS = {"domain": "textured", "n_train": 4000, "n_test": 2000, "seed": 0, "alphabet": "digits", "size": 32}
 
 
 def find_glyphs(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]]:
     """The font files. Checks the options, since a wrong one must not wait until pictures are made."""
     if options["domain"] not in DOMAINS:
         raise ValueError(f"glyphs has no domain {options['domain']!r}; there are {', '.join(DOMAINS)}")
-    for key, least in (("n_train", 10), ("n_test", 10), ("seed", 0)):
+    if options["alphabet"] not in ALPHABETS:
+        raise ValueError(f"glyphs has no alphabet {options['alphabet']!r}; there are {', '.join(ALPHABETS)}")
+    if options["size"] not in (16, 32):
+        raise ValueError(f"glyphs: size must be 32 or 16 pixels, not {options['size']!r}")
+    classes = len(ALPHABETS[options["alphabet"]])  # one picture of each at least
+    for key, least in (("n_train", classes), ("n_test", classes), ("seed", 0)):
         n = options[key]
         if isinstance(n, bool) or not isinstance(n, int) or n < least:
             raise ValueError(f"glyphs: {key} must be a whole number of at least {least}, not {n!r}")
@@ -77,28 +84,43 @@ def find_glyphs(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]
 def build_glyphs(
     variant: str, files: list[Path], options: Mapping[str, Any]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    masters = np.stack([_masters(f) for f in files])
+    alphabet = options["alphabet"]
+    classes = ALPHABETS[alphabet]
+    masters = np.stack([_masters(f, classes) for f in files])
     domain = DOMAINS[options["domain"]]
-    # numbered by place in the list: the pictures of two domains share no random number
-    key = (options["seed"], list(DOMAINS).index(options["domain"]))
+    # numbered by place in the lists: the pictures of two domains or alphabets share no random number
+    key = (
+        options["seed"],
+        list(DOMAINS).index(options["domain"]) + 1000 * list(ALPHABETS).index(alphabet),
+    )
     arrays: dict[str, NDArray[Any]] = {}
     for number, part in enumerate(("train", "test")):
         n = options[f"n_{part}"]
-        arrays[f"y_{part}"] = np.arange(n, dtype=np.int64) % 10
-        arrays[f"x_{part}"] = pictures(masters, domain, arrays[f"y_{part}"], (*key, number))
+        arrays[f"y_{part}"] = np.arange(n, dtype=np.int64) % len(classes)
+        x = pictures(masters, domain, arrays[f"y_{part}"], (*key, number))
+        arrays[f"x_{part}"] = x if options["size"] == SIZE else halved(x)
+    what = "digits" if alphabet == "digits" else "digits and letters"
+    small = "" if options["size"] == SIZE else " at 16x16"
     return arrays, {
-        "classes": list("0123456789"),
+        "classes": list(classes),
         "licence": "generated; fonts DejaVu, STIX and Computer Modern (free licences)",
         "source": "generated from the fonts that ship in matplotlib, after Ganin and Lempitsky 2015",
         "notes": [
-            f"generated colour digits, domain {options['domain']}, "
+            f"generated colour {what}{small}, domain {options['domain']}, "
             f"{options['n_train']:,} + {options['n_test']:,} pictures: no photographs, no published results"
         ],
     }
 
 
-def _masters(font_file: Path) -> Floats:
-    """The ten digits of a font, white on black, [10, SIZE, SIZE] in 0..1, each in the middle."""
+def halved(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[N, C, H, W] -> [N, C, H/2, W/2], each pixel the mean of four, rounded half up."""
+    n, c, h, w = x.shape
+    sums = x.reshape(n, c, h // 2, 2, w // 2, 2).sum((3, 5), dtype=np.uint16)
+    return ((sums + 2) // 4).astype(np.uint8)
+
+
+def _masters(font_file: Path, classes: str) -> Floats:
+    """These characters of a font, white on black, [len(classes), SIZE, SIZE] in 0..1, each in the middle."""
     from matplotlib.ft2font import FT2Font, LoadFlags  # 0.4 s: only where pictures are made
 
     font = FT2Font(str(font_file))
@@ -112,19 +134,25 @@ def _masters(font_file: Path) -> Floats:
         return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
     size = 64 * DIGIT / bitmap("8", 64).shape[0]
-    out = np.zeros((10, SIZE, SIZE), np.float32)
-    for digit in range(10):
-        image = bitmap(str(digit), size)[:SIZE, :SIZE]
+    out = np.zeros((len(classes), SIZE, SIZE), np.float32)
+    for number, character in enumerate(classes):
+        image = bitmap(character, size)
+        if image.shape[1] > SIZE:  # a bold W; no digit is that wide
+            image = bitmap(character, size * SIZE / (image.shape[1] + 1))
+        image = image[:SIZE, :SIZE]
         h, w = image.shape
         top, left = (SIZE - h) // 2, (SIZE - w) // 2
-        out[digit, top : top + h, left : left + w] = image
+        out[number, top : top + h, left : left + w] = image
     return out / np.float32(255)
 
 
 def pictures(
     masters: Floats, domain: Domain, y: NDArray[np.int64], key: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """uint8 [N, 3, 32, 32] of the digits y. A longer y gives the same first pictures."""
+    """uint8 [N, 3, 32, 32] of the characters y. A longer y gives the same first pictures.
+
+    masters: [fonts, classes, SIZE, SIZE]; the font of each picture is drawn.
+    """
     # one stream a purpose, each read picture by picture: so the first pictures do not depend on N
     pose, paint, cells, grain = (
         np.random.Generator(np.random.PCG64([*key, purpose])) for purpose in range(4)
@@ -179,7 +207,7 @@ def _digit_masks(masters: Floats, domain: Domain, digits: NDArray[np.int64], u: 
         distance = np.float32(15) + np.float32(5) * u[:, 9:11]
         for side, sign in enumerate((-1, 1)):
             there = u[:, 7 + side] < domain.neighbours
-            other = (u[:, 11 + side] * 10).astype(np.int64)
+            other = (u[:, 11 + side] * masters.shape[1]).astype(np.int64)
             beside = _sample(masters, font, other, h - sign * distance[:, side, None, None], v)
             mask = np.maximum(mask, beside * there[:, None, None])
     return mask
@@ -194,7 +222,7 @@ def _sample(
     left, top = h.astype(np.int64), v.astype(np.int64)
     fh, fv = h - left.astype(np.float32), v - top.astype(np.float32)
     flat = masters.reshape(-1)
-    at = ((font * 10 + digit) * SIZE * SIZE)[:, None, None] + top * SIZE + left
+    at = ((font * masters.shape[1] + digit) * SIZE * SIZE)[:, None, None] + top * SIZE + left
     upper = flat[at] + fh * (flat[at + 1] - flat[at])
     lower = flat[at + SIZE] + fh * (flat[at + SIZE + 1] - flat[at + SIZE])
     return upper + fv * (lower - upper)

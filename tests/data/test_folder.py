@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import data
+from data import folder, stream
 
 
 def colour(seed: int, size: tuple[int, int] = (28, 28)) -> Image.Image:
@@ -211,3 +212,29 @@ def test_bad_options(own: Path, cache: Path, options: dict) -> None:
 def test_no_path(cache: Path) -> None:
     with pytest.raises(ValueError, match="path=DIR"):
         data.load("folder", cache=cache)
+
+
+def test_a_folder_too_large_for_memory_is_read_as_it_is_needed(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 12), ("test", 5)):
+        for c in ("a", "b"):
+            (tmp_path / "p" / part / c).mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)).save(
+                    tmp_path / "p" / part / c / f"{i}.png"
+                )
+    words = {"cache": tmp_path / "cache", "path": str(tmp_path / "p"), "size": 8, "channels": 3}
+    whole = data.load("folder", **words)
+    monkeypatch.setattr(folder, "LIMIT", 100)
+    streamed = data.load("folder", **{**words, "cache": tmp_path / "other"})
+    assert isinstance(streamed.x_train, stream.Pictures) and streamed.x_train.shape == whole.x_train.shape
+    assert streamed.fingerprint != whole.fingerprint and "too large for memory" in streamed.notes[-1]
+    rows = [[3, 1], [0, 2]]
+    for workers in (0, 2):
+        for batch, at in zip(streamed.x_train.batches(rows, workers), rows, strict=True):
+            assert torch.equal(batch, whole.x_train[at])
+    assert torch.equal(streamed.y_test, whole.y_test)
+    assert torch.equal(next(streamed.x_test[1::2].batches([[1]], 0)), whole.x_test[[3]])
+    (tmp_path / "p" / "train" / "a" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="is not a picture that Pillow can read"):
+        list(streamed.x_train.batches([range(len(streamed.x_train))], 1))

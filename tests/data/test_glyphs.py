@@ -109,3 +109,13 @@ def test_a_small_network_learns_it_but_not_at_once() -> None:
         predicted = net(take(d.x_test, torch.arange(len(d.y_test)))).argmax(1)
     error = (predicted != d.y_test).double().mean().item()
     assert 0.03 < error < 0.3
+
+
+def test_half_the_size_is_the_mean_of_four_pixels(tmp_path):
+    few = {"n_train": 20, "n_test": 10, "cache": tmp_path}
+    large, small = (data.load("glyphs", **few, size=size) for size in (32, 16))
+    assert small.x_test.shape == (10, 3, 16, 16) and "at 16x16" in small.notes[0]
+    expected = torch.nn.functional.avg_pool2d(large.x_test.double(), 2)
+    assert (small.x_test.double() - expected).abs().max() <= 0.5
+    with pytest.raises(ValueError, match="size must be 32 or 16"):
+        data.load("glyphs", **few, size=8)
