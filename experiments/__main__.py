@@ -22,7 +22,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments import config, grid
+from experiments import config, distributed, grid
 from experiments.config import CONF, BadInput
 
 
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
 
 def _main(argv: list[str]) -> int:
     args = arguments(argv)
+    if args.multirun and distributed.size() > 1:
+        raise BadInput("several processes train one run: leave out -m, or leave out torchrun")
     asks = args.help or args.hydra_help or args.shell_completion or args.info
     if not asks and not args.multirun:
         argv = [
@@ -224,4 +226,5 @@ def one_line(e: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with distributed.quiet_others():
+        sys.exit(main(sys.argv[1:]))

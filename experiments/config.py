@@ -122,12 +122,13 @@ def _coerce(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if hint is str and isinstance(value, str):
+    if hint in (str, bool) and isinstance(value, hint):
         return value
     wanted = {
         float: "a number",
         int: "a whole number",
         str: "a word",
+        bool: "true or false",
         list: "a list [a,b]",
         dict: "a dictionary",
     }[origin or hint]

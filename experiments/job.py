@@ -25,7 +25,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 import data
-from experiments import config, grid, provenance, store, tracking
+from experiments import config, distributed, grid, provenance, store, tracking
 
 PARTS = ("train", "val", "test")
 
@@ -51,21 +51,29 @@ def run(cfg: DictConfig) -> dict[str, str]:
         raise config.BadInput(str(e)) from e
     fingerprint = dict(zip(map(data_key, distinct_data(runs)), prints, strict=True))
     code = provenance.code_hash(cfg.module, runs[0].norm.name)
+    if distributed.size() > 1:
+        distributed.start(pick_device(cfg.device))
     ids = {config.run_id(r, fingerprint[data_key(r)]): (r, paper) for r, paper in members}
     outcome: dict[str, str] = {}
     if cfg.stop_file is not None and os.path.exists(cfg.stop_file):
         return dict.fromkeys(ids, "interrupted")
     try:
         with contextlib.ExitStack() as held:
-            for rid in ids:
-                try:
-                    held.enter_context(store.lock(folder, rid))
-                except store.Busy:
-                    outcome[rid] = "busy"
-            known = store.finished(folder)  # under the locks: nobody else can finish one of ours now
-            for rid in ids:
-                if rid not in outcome and not store.wanted(known.get(rid), code, cfg.rerun):
-                    outcome[rid] = "done before"
+
+            def claim() -> dict[str, str]:
+                found = {}
+                for rid in ids:
+                    try:
+                        held.enter_context(store.lock(folder, rid))
+                    except store.Busy:
+                        found[rid] = "busy"
+                known = store.finished(folder)  # under the locks: nobody else can finish one of ours now
+                for rid in ids:
+                    if rid not in found and not store.wanted(known.get(rid), code, cfg.rerun):
+                        found[rid] = "done before"
+                return found
+
+            outcome |= distributed.from_first(claim)
             todo = {rid: r for rid, r in ids.items() if rid not in outcome}
             for part in alike(cfg, todo) if todo else ():
                 outcome |= _train(cfg, table, folder, part, code)
@@ -74,6 +82,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
             raise
         print(e, file=sys.stderr)
         outcome |= {rid: "refused" for rid in ids if rid not in outcome}
+    finally:
+        distributed.stop()
     return outcome
 
 
@@ -145,6 +155,20 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
         return job.save_failure(trace)
 
 
+def keep_blocks() -> None:
+    """Let glibc keep freed memory. As it comes, it maps every block above 32 MB anew and gives it back when
+    freed, and the page faults of large activations take as long as the arithmetic on them (measured in
+    benchmarks/results.md). Elsewhere nothing happens.
+    """
+    import ctypes
+
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
 class Job:
     """What surrounds the training of one job: curves, clock, heartbeat, checkpoints, records."""
 
@@ -169,15 +193,17 @@ class Job:
         self.ids, self.runs = list(todo), [r for r, _ in todo.values()]
         self.papers = [paper for _, paper in todo.values()]
         K = len(self.ids)
-        self.curves: list[dict[str, list[float]]] = [{} for _ in range(K)]
-        self.diverged: list[int | None] = [None] * K  # the epoch whose training loss was not finite
+        self.curves: list[dict[str, list[Any]]] = [{} for _ in range(K)]
+        self.diverged: list[float | None] = [None] * K  # the epoch whose training loss was not finite
         self.wrong: list[Any] = [None] * K  # wrong test predictions at the epoch chosen so far, packed
         self.scores: list[Any] = [None] * K  # what each test example adds to the score, at that epoch
         self.step, self.steps, self.examples, self.resumed = 0, 0, 0, 0
+        self.rounds = self.runs[0].epochs
         self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
         self.started = now()
         self.facts: dict[str, Any] = {}
         self.weights: list[str | None] = []
+        self.first = distributed.rank() == 0  # the one of several processes that writes
         self.track = tracking.start(cfg, self.runs, self.ids)
 
     def train(self) -> None:
@@ -186,7 +212,8 @@ class Job:
         cfg, run = self.cfg, self.runs[0]
         threads = (os.cpu_count() or 1) if cfg.threads == "auto" else int(cfg.threads)
         torch.set_num_threads(threads)
-        device = pick_device(cfg.device)
+        keep_blocks()
+        device = distributed.start(pick_device(cfg.device))
         datasets = load(cfg, self.runs)
         self.facts["data"] = [
             {
@@ -204,6 +231,7 @@ class Job:
         one = len(distinct_data(self.runs)) == 1
         state = self.table.State(self.runs, datasets[0] if one else datasets, device)
         self.facts["parameters"] = state.net.parameter_count()
+        self.rounds = getattr(state, "rounds", run.epochs)  # evaluations, of which an epoch may have several
         self.steps = run.epochs * state.steps_per_epoch
         self.examples = state.steps_per_epoch * getattr(state, "batch_rows", run.batch_size)
         self.home.mkdir(parents=True, exist_ok=True)
@@ -224,11 +252,12 @@ class Job:
                     before[1] + time.process_time() - cpu,
                 )
                 over = all(d is not None for d in self.diverged)
-                if time.monotonic() - saved > float(cfg.checkpoint_every) or stop or self.asked_to_stop():
+                ending = distributed.any_says(bool(stop) or self.asked_to_stop())
+                if distributed.any_says(time.monotonic() - saved > float(cfg.checkpoint_every)) or ending:
                     self.checkpoint(state)
                     saved = time.monotonic()
                 self.heartbeat()
-                if stop or self.asked_to_stop():
+                if ending:
                     raise Interrupted
                 if over:
                     break
@@ -245,7 +274,8 @@ class Job:
         for k, curves in enumerate(self.curves):
             if self.diverged[k] is not None:
                 continue
-            epoch = len(curves.get("epoch", [])) + 1
+            epoch = (len(curves.get("epoch", [])) + 1) * self.runs[0].epochs / self.rounds
+            epoch = int(epoch) if epoch.is_integer() else epoch
             if not np.isfinite(metrics["train_loss"][k]):
                 self.diverged[k] = epoch
             if metrics[select][k] < min(curves.get(select, [np.inf])):
@@ -265,6 +295,8 @@ class Job:
 
     def heartbeat(self) -> None:
         now = time.monotonic()
+        if not self.first:
+            return
         if now - self.last_beat > 1:
             self.last_beat = now
             self.beat("running")
@@ -290,6 +322,8 @@ class Job:
     def checkpoint(self, state: Any) -> None:
         import torch
 
+        if not self.first:
+            return
         gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         store.save_checkpoint(
             self.home,
@@ -318,8 +352,10 @@ class Job:
         import torch
 
         saved = store.load_checkpoint(self.home)
-        if saved is None or saved["ids"] != self.ids or saved["code"] != self.code:
-            store.drop_checkpoints(self.home)
+        fits = saved is not None and saved["ids"] == self.ids and saved["code"] == self.code
+        if not distributed.from_first(lambda: fits) or saved is None:
+            if self.first:
+                store.drop_checkpoints(self.home)
             return
         state.load_state_dict(saved["state"])
         self.curves, self.diverged, self.step = saved["curves"], saved["diverged"], saved["step"]
@@ -335,6 +371,8 @@ class Job:
 
     def save(self) -> dict[str, str]:
         records = [self.record(k) for k in range(len(self.ids))]
+        if not self.first:
+            return {r["run_id"]: r["status"] for r in records}
         if len(records) == 1:
             store.save_single(self.folder, records[0])
         else:
@@ -353,6 +391,8 @@ class Job:
             "curves": {},
             "wrong": None,
         }
+        if not self.first:
+            return {self.ids[0]: "failed"}
         store.save_single(self.folder, record)
         store.drop_checkpoints(self.home)
         self.beat("failed")
@@ -362,7 +402,7 @@ class Job:
     def record(self, k: int) -> dict[str, Any]:
         run, curves, K = self.runs[k], self.curves[k], len(self.ids)
         row, column = self.table.cell(run)
-        epochs = len(curves.get("epoch", []))
+        epochs = curves.get("epoch", [0])[-1]
         wrong = self.wrong[k]
         facts = self.facts["data"][k] if "data" in self.facts else None  # it failed before
         if facts is None or facts["error"] != "error":
@@ -383,7 +423,7 @@ class Job:
             **({} if self.scores[k] is None else {"scores": packed(self.scores[k])}),
             "curves": {key: finite(v) for key, v in curves.items()},
             "epochs": epochs,
-            "steps": epochs * (self.steps // run.epochs) if epochs else self.step,
+            "steps": round(epochs * (self.steps // run.epochs)) if epochs else self.step,
             "parameters": self.facts.get("parameters"),
             "weights": self.weights[k] if self.weights else None,
             "time": {

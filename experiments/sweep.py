@@ -223,7 +223,8 @@ def drop_unfit(
             kept.append(p)
             continue
         built = [config.identity(part) for part in (run.norm, run.model, run.optimizer)]
-        key = config.canonical([built, run.placement, run.data.name, run.data.options])
+        placement = getattr(run, "placement", None)  # where the layers stand, in tables that vary it
+        key = config.canonical([built, placement, run.data.name, run.data.options])
         if key not in tried:
             tried[key] = why = why_unfit(p, compose)
             if why and run.norm.name not in own:
