@@ -14,12 +14,12 @@ import orjson
 import pandas as pd
 
 from reports import claims as claim_room
-from reports import selection
+from reports import selection, targets
 from reports.deviations import deviations, of_search
 from reports.matching import matched, one_content
 from reports.published import Metric, Published
 from reports.setwise import Block, averages
-from reports.statistics import Judge, Sample, summary
+from reports.statistics import Judge, Sample, Summary, median, share, summary
 from reports.store import heavy
 from reports.verdicts import VERDICTS, Basis, ClaimResult, Component, result
 
@@ -30,7 +30,7 @@ __all__ = ["CELLS", "EXTRA", "TRIALS", "VERDICTS", "ClaimResult", "Component", "
 # the records.
 CELLS = [
     "row", "column", "metric", "survey", "source", "mean", "sd", "n", "low", "high", "difference",
-    "diverged", "failed", "stale", "data", "standing", "origin", "runs",
+    "missed", "diverged", "failed", "stale", "data", "standing", "origin", "runs",
 ]  # fmt: skip
 # mean, sd, low, high, difference: NaN where missing; difference = mean - survey. data: the variant's own
 # name, "mnist5k", "" where not run; standing: same | variant | stand-in | mechanics | unknown | ""; origin:
@@ -74,6 +74,8 @@ def analyse(
     if published.trials:
         return of_trials(mine, grid, paper, published, profile, damaged)
     runs, notes = one_content(matched(mine, grid, profile))
+    if published.target:
+        runs = targets.added(runs, published)
     cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))
     bases = {column: basis(runs, column, paper, published) for column in published.data_columns}
     return TableReport(
@@ -151,6 +153,8 @@ def tabled(
     filled = grouped(runs[runs["match"] == "cell"], ["row", "column"])
     for row in published.rows:
         for column in published.data_columns:
+            if row.columns and column not in row.columns:
+                continue
             group = filled.get((row.id, column), Group())
             for metric in published.metrics:
                 sample = sample_of(group, metric, per_example)
@@ -251,19 +255,27 @@ def sample_of(group: Group, metric: Metric, wrong: dict[str, np.ndarray]) -> Sam
     """The values of a cell's runs by seed, with their masks or scores where all of them agree with the
     metric.
     """
-    values, held = {}, {}
-    for run_id, seed, status, value in zip(
-        group.run_id, group.seed, group.status, group.metrics.get(metric.id, ()), strict=False
+    values, held, ends = {}, {}, {}
+    allowed = group.metrics.get(targets.END.removeprefix("metrics."), [math.nan] * len(group.run_id))
+    for run_id, seed, status, value, end in zip(
+        group.run_id, group.seed, group.status, group.metrics.get(metric.id, ()), allowed, strict=False
     ):
         if status == "failed" or math.isnan(value):
             continue
         lost = metric.lost if status == "diverged" else None  # whatever it had reached before
         values[seed] = float(value) if lost is None else lost
+        if math.isinf(values[seed]):
+            ends[seed] = end
         if metric.per_example and run_id in wrong:
             held[seed] = wrong[run_id] if lost is None else np.full_like(wrong[run_id], lost)
+            if metric.unit == "%" and metric.better == "higher":  # an accuracy: what was right
+                held[seed] = ~wrong[run_id] if lost is None else np.full_like(wrong[run_id], lost)
+    if metric.unit == "% of runs":
+        hits = sum(value > 0 for value in values.values())
+        return Sample(values, ready=share(hits, len(values)).scaled(100) if values else None)
     if metric.unit != "%":
         fits = bool(held) and all(abs(x.mean() - values[seed]) < 0.01 for seed, x in held.items())
-        return Sample(values, test_set=group.fingerprint, scores=held) if fits else Sample(values)
+        return Sample(values, test_set=group.fingerprint, scores=held) if fits else Sample(values, ends=ends)
     # A balanced error is no mean over examples: then the mask says another number and is of no use here.
     fits = all(abs(100 * mask.mean() - values[seed]) <= 50 / len(mask) for seed, mask in held.items())
     return Sample(values, group.examples, group.fingerprint, held if fits else {})
@@ -275,6 +287,8 @@ def cell(
     figure = published.figure(row, column, metric.printed)
     survey, source = (figure.survey, figure.source) if figure else (None, None)
     found = summary(sample)
+    if metric.median and sample.values:
+        found = Summary(found.n, median(list(sample.values.values())), math.nan, math.nan, math.nan)
     origins = set(group.origin)
     return {
         "row": row, "column": column, "metric": metric.id,
@@ -282,6 +296,7 @@ def cell(
         "source": math.nan if source is None else float(source),
         "mean": found.mean, "sd": found.sd, "n": found.n, "low": found.low, "high": found.high,
         "difference": found.mean - survey if survey is not None and metric.comparable else math.nan,
+        "missed": sum(map(math.isinf, sample.values.values())),
         "diverged": group.status.count("diverged"), "failed": group.status.count("failed"),
         "stale": group.stale, "data": group.data, "standing": standing(group, column, published),
         "origin": origins.pop() if len(origins) == 1 else "mixed" if origins else "",

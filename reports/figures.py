@@ -44,6 +44,7 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 C = {name: light for name, (light, _) in PALETTE.items()}
 ORDERED = [C[f"s{i}"] for i in range(8)]
+KINDS = [C["ink"], *(C[f"c{i}"] for i in range(1, 5))]
 STYLE: Any = {
     "svg.hashsalt": "bn",
     "svg.fonttype": "none",
@@ -268,8 +269,18 @@ def points(
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
 
 
-def curves(name: str, title: str, series: Sequence[Series], *, xlabel: str = "epoch", ylabel: str) -> str:
-    """Learning curves, one colour a series.
+def curves(
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    *,
+    xlabel: str = "epoch",
+    ylabel: str,
+    linear: bool = False,
+    ordered: bool = True,
+) -> str:
+    """Learning curves, one colour a series. linear: also where the values span a wide range. ordered: False
+    for series that are no sequence of values, whose colours then differ as much as they can.
 
     Up to 5 seeds are drawn as thin lines, more as a min-max band; the thick line is the mean over the seeds
     that have the epoch. Series run from dark to light in their order; those beyond the palette are dashed.
@@ -278,11 +289,14 @@ def curves(name: str, title: str, series: Sequence[Series], *, xlabel: str = "ep
     seen: list[float] = []
     with matplotlib.rc_context(STYLE):
         for i, s in enumerate(series):
-            color, ls = (
-                (ORDERED[i], "-")
-                if i < len(ORDERED)
-                else ((C["c2"], "--"), (C["c4"], ":"))[(i - len(ORDERED)) % 2]
-            )
+            if not ordered:
+                color, ls = KINDS[i % len(KINDS)], ("-", "--", ":")[i // len(KINDS) % 3]
+            else:
+                color, ls = (
+                    (ORDERED[i], "-")
+                    if i < len(ORDERED)
+                    else ((C["c2"], "--"), (C["c4"], ":"))[(i - len(ORDERED)) % 2]
+                )
             mean = np.asarray(s.y, float)
             seen += _finite(list(mean))
             ax.plot(s.x, mean, color=color, ls=ls, label=s.label)
@@ -291,7 +305,7 @@ def curves(name: str, title: str, series: Sequence[Series], *, xlabel: str = "ep
                     ax.plot(x, y, color=color, lw=0.5, alpha=0.5, ls=ls)
             elif len(s.low):
                 ax.fill_between(s.x, s.low, s.high, color=color, alpha=0.12, lw=0)
-        _log_if_wide(ax, seen)
+        _log_if_wide(ax, seen, math.inf if linear else 3.0)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if series:

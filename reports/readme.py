@@ -84,8 +84,9 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cells_of(report: TableReport, column: str) -> dict[str, dict[str, Any]]:
-    metric = report.published.metrics[0].id
+def cells_of(report: TableReport, column: str, metric: str = "") -> dict[str, dict[str, Any]]:
+    """Row -> cell of a metric, by default the first."""
+    metric = metric or report.published.metrics[0].id
     mine = report.cells[(report.cells["column"] == column) & (report.cells["metric"] == metric)]
     cells: list[dict[str, Any]] = mine.to_dict("records")  # type: ignore[assignment]
     return {cell["row"]: cell for cell in cells}
@@ -118,22 +119,26 @@ def standing_of_code(report: TableReport) -> str:
 
 
 def table_of(report: TableReport) -> list[str]:
+    """Survey and ours for each column, and for each of the page's IN_README metrics that the column has."""
     pub = report.published
-    by_column = {c: cells_of(report, c) for c in pub.data_columns}
-    heads = [pub.row_header["en"]]
-    digits = pub.metrics[0].digits
-    told = {
-        c: any(not math.isnan(cell["survey"]) for cell in by_column[c].values()) for c in pub.data_columns
-    }
-    for c in pub.data_columns:
-        heads += [f"{pub.group(c)}: survey", "ours"] if told[c] else [f"{pub.group(c)}: ours"]
+    shown = getattr(pages.of(report.table), "IN_README", [pub.metrics[0].id])
+    heads, found = [pub.row_header["en"]], []
+    for column in pub.data_columns:
+        for metric in map(pub.metric, shown):
+            cells = cells_of(report, column, metric.id)
+            told = any(not math.isnan(cell["survey"]) for cell in cells.values())
+            if metric is not pub.metrics[0] and not told:
+                continue
+            name = pub.group(column) + (f", {metric.short}" if len(shown) > 1 else "")
+            heads += [f"{name}: survey", "ours"] if told else [f"{name}: ours"]
+            found.append((cells, metric.digits, told))
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for row in pub.rows:
+    for row in pub.main_rows:
         words = [row.en]
-        for c in pub.data_columns:
-            cell = by_column[c][row.id]
-            words += [tables.number(cell["survey"], digits)] if told[c] else []
-            words.append(tables.mean_sd(cell, digits))
+        for cells, digits, told in found:
+            cell = cells.get(row.id)
+            words += [tables.number(cell["survey"] if cell else None, digits)] if told else []
+            words.append(tables.mean_sd(cell, digits) if cell else "")
         lines.append("| " + " | ".join(words) + " |")
     return lines
 

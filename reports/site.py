@@ -47,6 +47,8 @@ def environment() -> jinja2.Environment:
 
 def fixed(value: Any, digits: int = 2, sign: bool = False) -> str:
     """A number with fixed decimals, a dash for nothing; a value as the survey prints it keeps its digits."""
+    if value == math.inf:
+        return "∞"
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:{'+' if sign else ''}.{digits}f}"

@@ -53,7 +53,8 @@ def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int | No
         selected = kept["selected"]
         records = [with_layers(r) if own else stub(r) for r, own in zip(found, selected, strict=True)]
     else:
-        records = [thinned(record) for record in found]
+        # where steps to a target are read off the curves, every point of them counts
+        records = found if pub.target else [thinned(record) for record in found]
     room = limit - sum(len(text) for text in texts.values())
     blob, dropped = fitting(records, room)
     folder = Path(measured) / table

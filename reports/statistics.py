@@ -48,6 +48,7 @@ HOW = [
     "sets",
     "binomial",
     "seeds",
+    "share",
     "unpaired",
     "jackknife",
 ]  # what an interval is made of, the best first
@@ -135,6 +136,7 @@ def cells_of(margin: Margin) -> set[Any]:
 class Sample:
     """The runs of one cell and metric: seed -> value. `wrong`: seed -> bool [N], its mean x 100 is the value.
 
+    A value may be infinity, a miss: `ends` then says how far that run looked, which its value exceeds.
     `examples` is the size N of the test set, None for a metric that is no percentage of test examples.
     `test_set` names the test set: cells of one test set are paired by example. `scores`: seed -> float [N],
     its mean is the value; in the place of `wrong` for other metrics. `ready`: the estimate itself, for a
@@ -149,6 +151,17 @@ class Sample:
     scores: Mapping[int, np.ndarray] = field(default_factory=dict)
     ready: Estimate | None = None
     how: str = "crossed"
+    ends: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> bool:
+        return any(math.isinf(value) for value in self.values.values())
+
+    @property
+    def bounded(self) -> Sample:
+        """With a miss counted as far as its run looked: less than the truth."""
+        values = {s: self.ends.get(s, 0.0) if math.isinf(v) else v for s, v in self.values.items()}
+        return replace(self, values=values)
 
     def points(self, seed: int, weight: float) -> np.ndarray:
         """Weight x the metric of each example [N], whose mean is weight x value; KeyError without them."""
@@ -207,6 +220,38 @@ class PValue(Estimate):
         ends = self.z.limits(low, high) if upward else self.z.limits(high, low)
         first, second = sorted(self.weight * float(special.ndtr(-end)) for end in ends)
         return (first, second) if self.n > 1 else (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Share(Estimate):
+    """weight x the share of n runs of which something is true, with the exact interval of Clopper and
+    Pearson: runs that all agree have no spread, and are no certainty either.
+    """
+
+    weight: float = 1.0
+    hits: int = 0
+
+    def scaled(self, weight: float) -> Share:
+        return replace(self, mean=weight * self.mean, weight=weight * self.weight)
+
+    def limits(self, low: float, high: float) -> tuple[float, float]:
+        if self.n < 2:
+            return -math.inf, math.inf
+        if self.weight < 0:
+            low, high = high, low
+        k, n = self.hits, self.n
+        ends = (
+            float(special.betaincinv(k, n - k + 1, low)) if k else 0.0,
+            float(special.betaincinv(k + 1, n - k, 1 - high)) if k < n else 1.0,
+        )
+        first, second = sorted(self.weight * end for end in ends)
+        return first, second
+
+
+def share(hits: int, n: int) -> Share:
+    """Estimate of how often something is true, from n runs of which it is true in `hits`."""
+    p = hits / n
+    return Share(p, ((max(p * (1 - p), 1 / n) / n, max(n - 1, 1)),), n, "share", 1.0, hits)
 
 
 def p_value(p: float, without: Sequence[float]) -> PValue:
@@ -351,7 +396,8 @@ class Judge:
     """Intervals of margins over a fixed set of samples; contrasts are computed once each."""
 
     def __init__(self, samples: Mapping[Any, Sample]):
-        self.samples = samples
+        self.missed = {cell for cell, sample in samples.items() if sample.missed}
+        self.samples = {c: s.bounded if c in self.missed else s for c, s in samples.items()}
         self.known: dict[frozenset[tuple[Any, float]], Estimate] = {}
 
     def estimate(self, weights: Mapping[Any, float]) -> Estimate:
@@ -367,6 +413,9 @@ class Judge:
         if isinstance(margin, Linear):
             found = self.estimate(margin.weights)
             below, above = found.limits(low, high)
+            # A miss counts as far as its run looked, so the true margin may lie any distance beyond.
+            for weight in (w for cell, w in margin.weights.items() if cell in self.missed):
+                below, above = (below, math.inf) if weight > 0 else (-math.inf, above)
             c = margin.constant
             return Interval(found.mean + c, below + c, above + c, found.n, found.how)
         k, m = margin.k, len(margin.parts)
@@ -397,6 +446,8 @@ def summary(sample: Sample, level: float = LEVEL) -> Summary:
     n = len(values)
     if n == 0 and sample.ready is None:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
+    if sample.missed:
+        return Summary(n, median(list(values)), math.nan, math.nan, math.nan)
     sd = float(values.std(ddof=1)) if n > 1 else math.nan
     if sample.ready is None:
         mean = float(values.mean())

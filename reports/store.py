@@ -90,6 +90,7 @@ def load(runs: Path | str, measured: Path | str | None = None, cache: Path | str
         store.damaged[name] = damaged
     if tables:
         store.frame = _frame(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries())
+        store.frame = store.frame.copy()  # in one piece: columns put in one by one are slow to extend
     return store
 
 

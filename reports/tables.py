@@ -39,16 +39,20 @@ class Block:
 
 
 def number(value: float | None, digits: int) -> str:
-    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return NONE
+    return "∞" if value == math.inf else f"{value:.{digits}f}"
 
 
 def mean_sd(cell: Cell, digits: int) -> str:
     """5.10 ± 0.12, without a spread where there is none; "not run", or "failed" where every run did; a dash
-    for a metric that the row does not have.
+    for a metric that the row does not have. Of a target that runs missed: ∞ (2 missed).
     """
     if cell["n"] == 0:
         return "failed" if cell["failed"] else NONE if cell["data"] else "not run"
     text = number(cell["mean"], digits)
+    if cell.get("missed"):
+        return f"{text} ({cell['missed']} missed)"
     return text if cell["n"] == 1 or math.isnan(cell["sd"]) else f"{text} ± {number(cell['sd'], digits)}"
 
 
@@ -68,12 +72,13 @@ def remark(cell: Cell) -> str:
 
 
 def interval(claim: Any) -> str:
-    """0.31 [0.10, 0.52]; the interval only where it is bounded."""
+    """0.31 [0.10, 0.52]; the interval only where an end of it is bounded."""
     if claim.margin is None:
         return NONE
-    if claim.low is None or claim.high is None:
+    if claim.low is None and claim.high is None:
         return f"{claim.margin:.3g}"
-    return f"{claim.margin:.3g} [{claim.low:.3g}, {claim.high:.3g}]"
+    low = "-∞" if claim.low is None else f"{claim.low:.3g}"
+    return f"{claim.margin:.3g} [{low}, {'∞' if claim.high is None else f'{claim.high:.3g}'}]"
 
 
 def printed(value: tuple[float | None, str]) -> str:
@@ -91,13 +96,14 @@ def comparison(report: TableReport) -> list[Block]:
 
 def comparison_of(report: TableReport, column: str) -> Block:
     pub = report.published
+    rows_here = [row for row in pub.rows_of(column) if row in pub.main_rows]
     lines = report.cells[report.cells["column"] == column].to_dict("records")
     cells: dict[Any, Cell] = {(line["row"], line["metric"]): line for line in lines}  # type: ignore[misc]
-    columns: list[tuple[str, list[str]]] = [(pub.row_header["en"], [row.en for row in pub.rows])]
+    columns: list[tuple[str, list[str]]] = [(pub.row_header["en"], [row.en for row in rows_here])]
     for metric in pub.metrics:
-        found = [cells[row.id, metric.id] for row in pub.rows]
+        found = [cells[row.id, metric.id] for row in rows_here]
         columns += list(metric_columns(metric, found, main=metric is pub.metrics[0]))
-    first = [cells[row.id, pub.metrics[0].id] for row in pub.rows]
+    first = [cells[row.id, pub.metrics[0].id] for row in rows_here]
     remarks = [remark(cell) for cell in first]
     if any(remarks):
         columns.append(("remarks", remarks))
@@ -289,11 +295,17 @@ def terminal(report: TableReport) -> str:
 
 
 def fitted(block: Block) -> Iterator[str]:
-    """The block's lines; columns that do not fit are dropped from the right, remarks last."""
+    """The block's lines; of those that do not fit the sources' of other metrics go first, then from
+    the right, remarks last.
+    """
     rows = [[text.replace(" ± ", "±") for text in row] for row in (block.head, *block.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(block.head))]
     kept = list(range(len(widths)))
     while sum(widths[i] + 2 for i in kept) - 2 > WIDTH and len(kept) > block.left + 1:
+        theirs = [i for i in kept if block.head[i].endswith(" source")]
+        if theirs:
+            kept.remove(theirs[-1])
+            continue
         del kept[-2 if block.head[kept[-1]] == "remarks" else -1]
     for row in rows:
         form = [f"{row[i]:{'<' if block.flush(i) else '>'}{widths[i]}}" for i in kept]

@@ -127,6 +127,7 @@ HOW = {
     "sets": "paired by seed and data set",
     "binomial": "paired by seed, binomial test-set error added",
     "seeds": "paired by seed; the test set's sampling error has no part in this metric",
+    "share": "exact interval of a share of runs",
     "jackknife": "computed again without each seed; the data sets are taken as given",
     "unpaired": "cells without common seeds: their variances added",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from reports import analysis, figures, pages, selection, store
 from reports.published import Metric
+from reports.tables import NONE
 
 USED_AS = {
     "cell": "cell",
@@ -52,22 +54,32 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
     }
 
 
+# A cell of a row that its column does not have.
+NOWHERE: dict[str, Any] = {
+    **dict.fromkeys(("survey", "source", "mean", "sd", "low", "high", "difference"), math.nan),
+    **dict.fromkeys(("n", "missed", "diverged", "failed", "stale"), 0),
+    "data": NONE,
+    "standing": "",
+}
+
+
 def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
     """One metric beside what is printed: for each printed row, one cell a data column."""
     pub = report.published
     mine = report.cells[report.cells["metric"] == metric.id]
-    cells = {(c["row"], c["column"]): c for c in mine.to_dict("records")}
+    cells: dict[Any, dict[str, Any]] = {(c["row"], c["column"]): c for c in mine.to_dict("records")}  # type: ignore[misc]
     columns = []
     for column in pub.data_columns:
         ran = [c for (_, name), c in cells.items() if name == column and c["data"]]
         where = {k: ran[0][k] if ran else "" for k in ("data", "standing")}
         columns.append({"id": column, "group": pub.group(column), **where})
     rows = []
-    for row in pub.rows:
+    for row in pub.main_rows:
         line = []
         for column in pub.data_columns:
             figure = pub.figure(row.id, column, metric.printed)
-            line.append({**cells[row.id, column], "audit": figure.audit if figure else ()})
+            found = cells.get((row.id, column), NOWHERE)
+            line.append({**found, "audit": figure.audit if figure else ()})
         rows.append({"id": row.id, "label": row.en, "cells": line, "dropped": row.id not in pub.survey_rows})
     has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
     told = pd.concat([mine["survey"], mine["source"]]).dropna()

@@ -37,7 +37,8 @@ class Row:
     zh: str
     en: str
     value: float | str | None = None  # the swept value as configs spell it
-    kind: str = ""  # fnn: one of the networks that Table 5 also ranks by themselves
+    kind: str = ""  # fnn: a network that Table 5 also ranks among networks; ablation: ours, shown apart
+    columns: tuple[str, ...] = ()  # the data columns that have this row; () = all
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,14 @@ class Metric:
     comparable: bool = (
         True  # False: ours and the printed numbers have different scales, only their order compares
     )
+    median: bool = False  # a cell prints the median of its runs, in which a miss (infinity) takes part
 
     @property
     def lost(self) -> float | None:
         """The value of a diverged run, whatever it had reached before; None: its own."""
-        return 100.0 if self.diverged is None and self.unit == "%" else self.diverged
+        if self.diverged is None and self.unit == "%":
+            return 0.0 if self.better == "higher" else 100.0
+        return self.diverged
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class Published:
         ""  # records are trials of a grid search: the axis that the record's column is; others searched
     )
     selections: dict[str, tuple[float, float]] = field(default_factory=dict)  # column -> rows N from, below
+    target: str = ""  # the row whose best validation accuracy is the others' target
 
     @property
     def survey_rows(self) -> list[str]:
@@ -135,6 +140,15 @@ class Published:
     def data_columns(self) -> list[str]:
         """Columns as the records name them, in printed order."""
         return list(dict.fromkeys(c.data for c in self.columns))
+
+    def rows_of(self, data: str) -> list[Row]:
+        """The rows that a column of the records has."""
+        return [row for row in self.rows if not row.columns or data in row.columns]
+
+    @property
+    def main_rows(self) -> list[Row]:
+        """The rows of the comparison: all but those of an ablation."""
+        return [row for row in self.rows if row.kind != "ablation"]
 
     def column(self, data: str, metric: str | None) -> Column | None:
         return next((c for c in self.columns if c.data == data and c.metric == metric), None)
@@ -183,7 +197,7 @@ def load(table: str) -> Published:
     return Published(
         selections={k: (float(low), math.inf if high is None else float(high)) for k, (low, high) in spans},
         columns=tuple(Column(**c) for c in facts.pop("columns")),
-        rows=tuple(Row(**r) for r in facts.pop("rows")),
+        rows=tuple(Row(**{**r, "columns": tuple(r.get("columns", ()))}) for r in facts.pop("rows")),
         metrics=tuple(Metric(**m) for m in facts.pop("metrics")),
         claims=tuple(Claim(**c) for c in facts.pop("claims")),
         audit=tuple(Audit(**a) for a in facts.pop("audit")),

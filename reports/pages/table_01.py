@@ -1,0 +1,223 @@
+"""What the page of Table 1 has of its own: accuracy against steps, what each part of the recipe gives, and
+section 4.1 of the source.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from reports import analysis, figures, store, tables
+from reports.figures import Series, slug
+from reports.published import Row
+
+SHOWN = ["test_accuracy", "steps_to_target", "speed_up", "step_best_val"]
+IN_README = ["test_accuracy", "steps_to_target"]
+RUN_METRIC = "test_accuracy"
+NOTE = (
+    "Survey and source: single printed numbers, one run each, on ImageNet. Ours: mean ± sd over n seeds, "
+    "below it the 95 % interval; of steps and of times faster the median, in which a miss is infinite. "
+    "The target of a seed is the best validation accuracy of its plain Inception. Diverged runs count as 0 % "
+    "accuracy. A difference in brackets is one to a number measured on other data."
+)
+README = (
+    "test accuracy in per cent: mean ± sd, evaluation chosen on validation; steps to the plain network's "
+    "best: median"
+)
+ALT = "accuracy against steps"
+BASE = "bn_baseline"
+SECTION = {"sigmoids": "without BN", "sigmoids_bn": "with BN"}
+PERCENTILES = {"input_p15": "15th percentile", "input_p50": "median", "input_p85": "85th percentile"}
+
+
+def of_cells(report: analysis.TableReport, column: str) -> pd.DataFrame:
+    runs = report.runs
+    mine = (runs["match"] == "cell") & (runs["status"] != "failed") & (runs["column"] == column)
+    return runs[mine].sort_values("seed")
+
+
+def titled(report: analysis.TableReport, column: str) -> str:
+    data = ", ".join(sorted(set(of_cells(report, column)["data.name"].astype(str))))
+    return f"{report.published.group(column)} (ours: {data})"
+
+
+def against_steps(report: analysis.TableReport, column: str) -> str:
+    """Test accuracy against training steps, a line a row; the recipe's single switches are left out."""
+    runs, lines = of_cells(report, column), []
+    for row in report.published.main_rows:
+        found = store.heavy(runs[runs["row"] == row.id], "curves")
+        pairs = [(c["step"], right(c["test_error"])) for c in found if c and c.get("step")]
+        lines.append(figures.mean_curve(row.en, pairs))
+    shown = [line for line in lines if len(line.x)]
+    name, label = f"steps-{slug(report.profile)}-{column}", "test accuracy (%)"
+    return figures.curves(
+        name, titled(report, column), shown, xlabel="steps", ylabel=label, linear=True, ordered=False
+    )
+
+
+def right(errors: list[float | None]) -> list[float]:
+    return [math.nan if e is None else 100 - e for e in errors]
+
+
+def to_target(report: analysis.TableReport, column: str) -> str:
+    runs = of_cells(report, column)
+    rows = [r for r in report.published.main_rows if (runs["row"] == r.id).any()]
+    values = [runs.loc[runs["row"] == r.id, "metrics.steps_to_target"].tolist() for r in rows]
+    name, title = f"target-{slug(report.profile)}-{column}", titled(report, column)
+    labels, told = [r.en for r in rows], "steps to the plain network's best accuracy"
+    return figures.strip(name, title, labels, values, xlabel="row", ylabel=told)
+
+
+def drift(report: analysis.TableReport) -> str:
+    """Section 4.1's figure: percentiles of a last hidden sigmoid's input over the steps, first seed."""
+    runs, panels = of_cells(report, "mnist"), {}
+    for row, label in SECTION.items():
+        mine = runs[runs["row"] == row].head(1)
+        for curves in store.heavy(mine, "curves"):
+            if curves and curves.get("input_p50"):
+                panels[label] = [Series(PERCENTILES[k], curves["step"], curves[k]) for k in PERCENTILES]
+    name, title = (
+        f"drift-{slug(report.profile)}",
+        f"{titled(report, 'mnist')}: input of a last hidden sigmoid",
+    )
+    return figures.panels(name, title, panels, xlabel="steps", ylabel="input", per_row=2)
+
+
+def pictures(report: analysis.TableReport) -> dict[str, str]:
+    """Name -> picture, for the README."""
+    found = {}
+    if len(of_cells(report, "imagenet")):
+        found["steps"] = against_steps(report, "imagenet")
+    if len(of_cells(report, "mnist")):
+        found["drift"] = drift(report)
+    return found
+
+
+def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
+    """The figures of one profile in groups {"title", "note", "svgs"}."""
+    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    if not columns:
+        return []
+    note = (
+        "Thick: mean over seeds, thin: single seeds. The accelerated rows train for fewer steps: their "
+        "learning rate falls six times as fast."
+    )
+    groups: list[dict[str, Any]] = [
+        {"title": "Accuracy against steps", "note": note,
+         "svgs": [Markup(against_steps(report, c)) for c in columns]},
+    ]  # fmt: skip
+    on = [c for c in columns if c != "mnist"]
+    if on:
+        note = "One dot a seed, bar at the median of those that reach it; runs that never do have no dot."
+        groups.append(
+            {"title": "Steps to the target", "note": note, "svgs": [Markup(to_target(report, c)) for c in on]}
+        )
+    if "mnist" in columns:
+        note = (
+            "The source's Figure 1 (b, c): 15th percentile, median and 85th percentile of the input of one "
+            "sigmoid of the last hidden layer, over the test pictures. The network is in its evaluation mode."
+        )
+        title = "Section 4.1: inputs of a sigmoid over time"
+        groups.append({"title": title, "note": note, "svgs": [Markup(drift(report))], "wide": True})
+    return groups
+
+
+def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:
+    """For parts/table_01.html: the ablation, a table a column."""
+    found = {c: ablation(report, c) for c in report.published.data_columns if c != "mnist"}
+    return {"ablations": [{"title": titled(report, c), **a} for c, a in found.items() if a["lines"]]}
+
+
+def ablation(report: analysis.TableReport, column: str) -> dict[str, Any]:
+    """What BN alone, each switch beside it and the whole recipe give: steps, accuracy, share of the speed-up.
+
+    Shares are of logarithms: log(speed-up of the row) / log(speed-up of BN-x5).
+    """
+    pub = report.published
+    rows = [r for r in pub.rows_of(column) if r.kind == "ablation" or r.id in ("inception", BASE, "bn_x5")]
+    whole = times(report, column, "bn_x5")
+    lines = []
+    for row in rows:
+        cells = {metric: cell(report, row, column, metric) for metric in SHOWN}
+        if not any(c["n"] for c in cells.values()):
+            continue
+        faster = times(report, column, row.id)
+        share = share_of(faster, whole) if faster > 0 and whole > 1 else math.nan
+        lines.append(
+            {
+                "row": row.en,
+                "n": cells["test_accuracy"]["n"],
+                "accuracy": tables.mean_sd(cells["test_accuracy"], 2),
+                "steps": tables.mean_sd(cells["steps_to_target"], 0),
+                "faster": tables.number(faster, 2) if faster else "never there",
+                "share": "" if math.isnan(share) else f"{share:.0f} %",
+            }
+        )
+    extra = [line for line in lines if line["row"] not in ("Inception",)]
+    return {"lines": lines if len(extra) > 2 else [], "answer": answer(report, column)}
+
+
+def cell(report: analysis.TableReport, row: Row, column: str, metric: str) -> dict[str, Any]:
+    mine = report.cells
+    mine = mine[(mine["row"] == row.id) & (mine["column"] == column) & (mine["metric"] == metric)]
+    return {str(k): v for k, v in mine.iloc[0].to_dict().items()}
+
+
+def times(report: analysis.TableReport, column: str, row: str) -> float:
+    """How many times as fast as the plain network, the median over seeds; 0: never there, NaN: not run."""
+    mine = report.cells
+    mine = mine[(mine["row"] == row) & (mine["column"] == column) & (mine["metric"] == "speed_up")]
+    return float(mine["mean"].iloc[0]) if len(mine) else math.nan
+
+
+def answer(report: analysis.TableReport, column: str) -> str:
+    """Which part of the speed-up is BN's own."""
+    alone, whole = times(report, column, BASE), times(report, column, "bn_x5")
+    if math.isnan(alone) or math.isnan(whole):
+        return ""
+    if not whole > 1:
+        return "With the whole recipe BN was not faster here than the plain network: nothing to share out."
+    if not alone:
+        return f"BN and the recipe: {whole:.1f} times as fast; BN alone never reached the target."
+    share = share_of(alone, whole)
+    rest = "The rest is the recipe's" if share < 100 else "The recipe adds nothing to it"
+    theirs = [printed(report, "inception") / printed(report, row) for row in (BASE, "bn_x5")]
+    return (
+        f"BN alone: {alone:.1f} times as fast as the plain network; with the recipe {whole:.1f} times. On a "
+        f"logarithmic scale BN alone is {share:.0f} % of it. {rest}, and much of the recipe is possible only "
+        f"with BN (claim T1.C8). The source has {theirs[0]:.1f} and {theirs[1]:.1f} times, which is "
+        f"{share_of(*theirs):.0f} %."
+    )
+
+
+def share_of(part: float, whole: float) -> float:
+    return 100 * math.log(part) / math.log(whole)
+
+
+def printed(report: analysis.TableReport, row: str) -> float:
+    """The source's steps to the target."""
+    figure = report.published.figure(row, "imagenet", "steps")
+    assert figure is not None and figure.source is not None
+    return figure.source
+
+
+def files(report: analysis.TableReport) -> dict[str, str]:
+    return {}
+
+
+def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """(cell, the exact command that fills it) for every point of the profile's grid."""
+    pub = report.published
+    names = {row.id: row.en for row in pub.rows}
+    start = f"python -m experiments -m table={report.table} profile={report.profile}"
+    return [
+        (
+            f"{pub.group(point['column'])}, {names[point['row']]}",
+            f"{start} column={point['column']} row={point['row']}",
+        )
+        for point in plan.get("points", [])
+        if point["row"] in names
+    ]

@@ -1,0 +1,61 @@
+"""Steps to a target: how long a run needs for the best validation accuracy of another row's run.
+
+The target belongs to a column and a seed: the best validation error of the target row's run with that seed.
+That row is fixed by the published file before anything is judged; a run that never gets there has infinity,
+a miss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from reports.published import Published
+from reports.statistics import time_to_target
+from reports.store import heavy
+
+CURVE = "val_error"
+STEPS, END = "metrics.steps_to_target", "metrics.steps_allowed"
+SPEED, LOST = "metrics.speed_up", "metrics.diverged"
+
+
+def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """The runs with STEPS; END, the steps that a run had, which a miss is known to exceed; SPEED, the target
+    row's steps divided by the run's (0: a miss); LOST, 1 where the run diverged.
+    """
+    curves = [usable(c) for c in heavy(runs, "curves")]
+    targets: dict[tuple[Any, ...], float] = {}
+    own: dict[tuple[Any, ...], float] = {}
+    keys = list(zip(runs["column"], runs["seed"], runs["data.fingerprint"].astype(object), strict=True))
+    of_target = (runs["match"] == "cell") & (runs["row"] == published.target)
+    for key, mine, curve in zip(keys, of_target, curves, strict=True):
+        if mine and curve and (values := [v for v in curve[CURVE] if v is not None]):
+            targets[key] = min(values)
+            own[key] = time_to_target(curve["step"], curve[CURVE], targets[key])
+    steps, ends = [], []
+    for key, curve, epochs, status in zip(keys, curves, runs["config.epochs"], runs["status"], strict=True):
+        if status == "failed" or key not in targets:
+            steps.append(math.nan)
+            ends.append(math.nan)
+            continue
+        steps.append(time_to_target(curve["step"], curve[CURVE], targets[key]) if curve else math.inf)
+        # a run that diverged would not have got there with the rest of its steps either
+        ends.append(curve["step"][-1] / curve["epoch"][-1] * float(epochs) if curve else 0.0)
+    speed = [
+        own.get(key, math.nan) / s if s and not math.isnan(s) else math.nan
+        for key, s in zip(keys, steps, strict=True)
+    ]
+    lost = (runs["status"].astype(object) == "diverged").astype(float)
+    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed, LOST: lost}
+    return runs.assign(**found)
+
+
+def usable(curves: Any) -> dict[str, list[Any]] | None:
+    """Curves with a point at least, cut where the shortest of those needed here ends."""
+    wanted = ("step", "epoch", CURVE)
+    if not curves or not all(curves.get(name) for name in wanted):
+        return None
+    size = min(len(curves[name]) for name in wanted)
+    return {name: curves[name][:size] for name in wanted}
