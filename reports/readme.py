@@ -31,7 +31,7 @@ def update(readme: Path, measured: Path, table: str) -> str:
     if not found:
         raise ValueError(f"{readme} has no line {begin.strip()!r} followed by <!-- end -->")
     reports = of_snapshot(measured, table)
-    pictures = save_pictures(reports[0], measured / table)
+    pictures = save_pictures(reports, measured / table)
     paths = [os.path.relpath(path, readme.parent) for path in pictures]
     new = begin + section(reports, paths)
     readme.write_text(text.replace(found.group(), new), encoding="utf-8")
@@ -51,9 +51,12 @@ def of_snapshot(measured: Path, table: str) -> list[TableReport]:
     return reports
 
 
-def save_pictures(report: TableReport, folder: Path) -> list[Path]:
-    out = []
-    for name, svg in pages.of(report.table).pictures(report).items():
+def save_pictures(reports: list[TableReport], folder: Path) -> list[Path]:
+    """Each picture from the first of the reports that has it."""
+    out, found = [], {}
+    for report in reports:
+        found = {**pages.of(report.table).pictures(report), **found}
+    for name, svg in found.items():
         (folder / f"{name}.svg").write_text(figures.on_white(svg), encoding="utf-8")
         out.append(folder / f"{name}.svg")
     return out
