@@ -53,7 +53,8 @@ def of_snapshot(measured: Path, table: str) -> list[TableReport]:
 
 def save_pictures(reports: list[TableReport], folder: Path) -> list[Path]:
     """Each picture from the first of the reports that has it."""
-    out, found = [], {}
+    out: list[Path] = []
+    found: dict[str, str] = {}
     for report in reports:
         found = {**pages.of(report.table).pictures(report), **found}
     for name, svg in found.items():
