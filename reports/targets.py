@@ -25,6 +25,8 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """The runs with STEPS; END, the steps that a run had, which a miss is known to exceed; SPEED, the target
     row's steps divided by the run's (0: a miss); LOST, 1 where the run diverged.
     """
+    if runs.empty:
+        return runs.assign(**dict.fromkeys((STEPS, END, SPEED, LOST), pd.Series(dtype=float)))
     curves = [usable(c) for c in heavy(runs, "curves")]
     targets: dict[tuple[Any, ...], float] = {}
     own: dict[tuple[Any, ...], float] = {}
