@@ -11,9 +11,7 @@ from data.errors import DataSetMissing
 from data.stream import Pictures
 
 OPTIONS = {"path": None, "size": 28, "channels": 1}
-LIMIT = (
-    4 << 30
-)  # bytes of pictures that are kept in memory; a larger set is read from the disk as it is needed
+LIMIT = 4 << 30  # bytes of pictures kept in memory; a larger set is read from the disk as it is needed
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 LAYOUT = "pictures belong into train/<class>/ and test/<class>/"
 

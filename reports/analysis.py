@@ -19,7 +19,7 @@ from reports.deviations import deviations, of_search
 from reports.matching import matched, one_content
 from reports.published import Metric, Published
 from reports.setwise import Block, averages
-from reports.statistics import Judge, Sample, Summary, median, share, summary
+from reports.statistics import Estimate, Judge, Sample, Summary, median, share, summary
 from reports.store import heavy
 from reports.verdicts import VERDICTS, Basis, ClaimResult, Component, result
 
@@ -270,6 +270,9 @@ def sample_of(group: Group, metric: Metric, wrong: dict[str, np.ndarray]) -> Sam
             held[seed] = wrong[run_id] if lost is None else np.full_like(wrong[run_id], lost)
             if metric.unit == "%" and metric.better == "higher":  # an accuracy: what was right
                 held[seed] = ~wrong[run_id] if lost is None else np.full_like(wrong[run_id], lost)
+    if metric.constant and values:
+        known = sum(values.values()) / len(values)
+        return Sample(values, ready=Estimate(known, ((0.0, math.inf),), len(values), "crossed"))
     if metric.unit == "% of runs":
         hits = sum(value > 0 for value in values.values())
         return Sample(values, ready=share(hits, len(values)).scaled(100) if values else None)

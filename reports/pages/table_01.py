@@ -27,7 +27,7 @@ README = (
     "test accuracy in per cent: mean ± sd, evaluation chosen on validation; steps to the plain network's "
     "best: median"
 )
-ALT = "accuracy against steps"
+ALT = "accuracy against steps; inputs of a sigmoid over time"
 BASE = "bn_baseline"
 SECTION = {"sigmoids": "without BN", "sigmoids_bn": "with BN"}
 PERCENTILES = {"input_p15": "15th percentile", "input_p50": "median", "input_p85": "85th percentile"}

@@ -61,6 +61,7 @@ class Metric:
     comparable: bool = (
         True  # False: ours and the printed numbers have different scales, only their order compares
     )
+    constant: bool = False  # known, not measured: the accuracy of chance; takes no part in a claim's spread
     median: bool = False  # a cell prints the median of its runs, in which a miss (infinity) takes part
 
     @property

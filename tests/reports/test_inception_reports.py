@@ -158,7 +158,12 @@ def test_verdicts_on_generated_runs(built):
     assert found["T1.C6"].margin == pytest.approx(1.0) and found["T1.C6"].n == 3
     assert found["T1.C8"].verdict == "inconclusive" and found["T1.C8"].margin == 50  # 3 of 3 is too few
     assert found["T1.C12"].verdict == "supported"
-    assert [c.margin for c in found["T1.C9"].components] == pytest.approx([1.5, 25.5, 12.0])
+    chance, above, below = found["T1.C9"].components
+    assert [c.margin for c in (chance, above, below)] == pytest.approx([1.5, 25.5, 12.0])
+    # chance is known: it adds nothing to the interval, and does not make it infinite either
+    own = cell(report, "inception_sigmoid", "test_accuracy")
+    assert (chance.low, chance.high) == pytest.approx((12 - own["high"], 12 - own["low"]))
+    assert above.verdict == "supported"
 
 
 def test_six_runs_that_diverge_are_enough(tmp_path):
