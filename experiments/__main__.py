@@ -46,6 +46,12 @@ def _main(argv: list[str]) -> int:
     if args.multirun and distributed.size() > 1:
         raise BadInput("several processes train one run: leave out -m, or leave out torchrun")
     asks = args.help or args.hydra_help or args.shell_completion or args.info
+    for o in grid.parse([] if asks else args.overrides):
+        group = CONF / str(o.key_or_group)
+        if o.value() is None and group.is_dir() and not o.is_delete():  # Hydra would end in a traceback
+            raise BadInput(
+                f"{o.input_line}: choose one of {', '.join(sorted(f.stem for f in group.glob('*.yaml')))}"
+            )
     if not asks and not args.multirun:
         argv = [
             *(a for a in argv if a not in args.overrides),

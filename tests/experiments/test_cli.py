@@ -384,6 +384,8 @@ BAD = [
     (("table=T99",), "T99"),
     (("alpha=1",), "no table given"),
     (("table=T3", "profile=fast"), "fast"),
+    (("table=T3", "profile=null"), "profile=null: choose one of cpu, paper, quick, smoke"),
+    (("table=T3", "model=null"), "model=null: choose one of"),
     (("table=T3", "data=imagenet"), "imagenet"),
     (("table=T3", "alpha=2"), "alpha=2"),
     (("table=T3", "alpha=0.1,0.2"), "-m"),
