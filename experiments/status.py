@@ -91,7 +91,10 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
             rows.append((table, profile, total, 0, 0, 0, 0, total, 0, 0))
             continue
         wanted = {
-            config.digest({**c, "seed": s}): p for p in g["points"] for c in configs(p) for s in g["seeds"]
+            config.digest({**c, "seed": s}): p
+            for p in g["points"]
+            for c in configs(p)
+            for s in p.get("seeds", g["seeds"])
         }
         done = {c: by_config[c] for c in wanted.keys() & by_config.keys()}  # whichever profile it ran under
         alive = running.keys() & wanted.keys()

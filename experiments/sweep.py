@@ -327,17 +327,20 @@ def write_grid(
     wanted = set(there) if profile is None else {profile, *old.get("profiles", {})} & set(there)
     for name in sorted(wanted - note["profiles"].keys()):
         words = [f"table={table}", f"profile={name}"]
-        seeds = sorted(
-            {int(seed) for axes in grid.subgrids(words, compose) for seed in axes.get("seed", ["0"])}
-        )
+        of_rows = {tuple(sorted(map(int, a.get("seed", ["0"])))) for a in grid.subgrids(words, compose)}
+        seeds = sorted(set().union(*of_rows))
         if base.trials:
             points = [asdict(p) for p in grid.patterns(words, compose)]
         else:
             found: dict[str, dict[str, Any]] = {}
-            for p in grid.points([*words, f"seed={seeds[0]}"], compose):
+            uneven = len(of_rows) > 1  # then each point has its own seeds
+            for p in grid.points(words if uneven else [*words, f"seed={seeds[0]}"], compose):
                 c = config.plain(p.run)
-                del c["seed"]
-                found.setdefault(config.digest(c), {"row": p.row, "column": p.column, "config": c})
+                seed = c.pop("seed")
+                point = {"row": p.row, "column": p.column, "config": c}
+                point = found.setdefault(config.digest(c), point)
+                if uneven:
+                    point["seeds"] = sorted({*point.get("seeds", ()), seed})
             points = list(found.values())
         note["profiles"][name] = {"seeds": seeds, "points": points}
     if folder is not None and note != old:

@@ -29,7 +29,9 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
     plan = grid.get("profiles", {}).get(profile, {})
     in_cells = runs[(runs["kind" if pub.trials else "match"] == "cell") & (runs["status"] != "failed")]
     if plan:  # further seeds take part in the cells but do not count as planned
-        in_cells = in_cells[in_cells["seed"].isin(plan["seeds"])]
+        seeds = planned_seeds(plan)
+        places = zip(in_cells["row"], in_cells["column"], in_cells["seed"], strict=True)
+        in_cells = in_cells[[seed in seeds.get((row, column), plan["seeds"]) for row, column, seed in places]]
     counts = {status: int((mine["status"] == status).sum()) for status in ("finished", "diverged", "failed")}
     counts |= {"stale": int(runs["stale"].sum()), "damaged": report.damaged}
     return {
@@ -38,7 +40,9 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "counts": counts,
         "records": len(mine),
         "off_grid": len(mine) - len(runs),
-        "planned": sum(map(selection.points, plan.get("points", []))) * len(plan.get("seeds", [])),
+        "planned": sum(
+            selection.points(p) * len(p.get("seeds", plan["seeds"])) for p in plan.get("points", [])
+        ),
         "done": len(in_cells),
         "seconds": float(mine["time.wall_s"].sum()) if "time.wall_s" in mine else 0.0,
         "open_tables": [comparison(report, m) for m in pub.metrics if m.id in own.SHOWN],
@@ -52,6 +56,15 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "fewest": min((c.n for c in report.claims if c.margin is not None), default=None),
         "commands": own.commands(report, plan),
     }
+
+
+def planned_seeds(plan: dict[str, Any]) -> dict[tuple[str, str], set[int]]:
+    """Row and column -> seeds, where a profile's rows have not all the same."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for point in plan["points"]:
+        if "seeds" in point:
+            found.setdefault((point["row"], point["column"]), set()).update(point["seeds"])
+    return found
 
 
 # A cell of a row that its column does not have.
