@@ -74,6 +74,7 @@ def analyse(
     if published.trials:
         return of_trials(mine, grid, paper, published, profile, damaged)
     runs, notes = one_content(matched(mine, grid, profile))
+    runs = runs.assign(**{targets.LOST: (runs["status"].astype(object) == "diverged").astype(float)})
     if published.target:
         runs = targets.added(runs, published)
     cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))

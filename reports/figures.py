@@ -198,15 +198,18 @@ def _log_if_wide(ax: Axes, values: Sequence[float], factor: float = 3.0, ends: S
     return log
 
 
-def _categories(ax: Axes, labels: Sequence[str], xlabel: str) -> None:
+def _categories(ax: Axes, labels: Sequence[str], xlabel: str) -> bool:
+    """Names along the x axis; True where they are long and stand upright."""
     ax.set_xlim(-0.6, len(labels) - 0.4)
     ax.xaxis.set_major_locator(FixedLocator(list(range(len(labels)))))
     ax.xaxis.set_major_formatter(
         FuncFormatter(lambda v, _: labels[round(v)] if 0 <= round(v) < len(labels) else "")
     )
     ax.set_xlabel(xlabel)
-    if sum(map(len, labels)) + 2 * len(labels) > 54:
+    upright = sum(map(len, labels)) + 2 * len(labels) > 54
+    if upright:
         ax.tick_params(axis="x", labelrotation=90, labelsize=7.5)
+    return upright
 
 
 def _interval(ax: Axes, x: np.ndarray, s: Series, **style: Any) -> None:
@@ -262,9 +265,12 @@ def points(
         _log_if_wide(
             ax, [v for s in series for v in s.y], ends=[v for s in series for v in [*s.low, *s.high]]
         )
-        _categories(ax, labels, xlabel)
+        upright = _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2)
+        if upright and max(map(len, labels)) > 10:  # their names reach down to where the legend is else
+            ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+        else:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2)
     text = " ".join(_describe(s, [labels[int(i)] for i in s.x]) for s in series)
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
 

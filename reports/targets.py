@@ -18,15 +18,16 @@ from reports.store import heavy
 
 CURVE = "val_error"
 STEPS, END = "metrics.steps_to_target", "metrics.steps_allowed"
-SPEED, LOST = "metrics.speed_up", "metrics.diverged"
+SPEED = "metrics.speed_up"
+LOST = "metrics.diverged"  # 1 where a run diverged, 0 where not; in every table
 
 
 def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """The runs with STEPS; END, the steps that a run had, which a miss is known to exceed; SPEED, the target
-    row's steps divided by the run's (0: a miss); LOST, 1 where the run diverged.
+    row's steps divided by the run's (0: a miss).
     """
     if runs.empty:
-        return runs.assign(**dict.fromkeys((STEPS, END, SPEED, LOST), pd.Series(dtype=float)))
+        return runs.assign(**dict.fromkeys((STEPS, END, SPEED), pd.Series(dtype=float)))
     curves = [usable(c) for c in heavy(runs, "curves")]
     targets: dict[tuple[Any, ...], float] = {}
     own: dict[tuple[Any, ...], float] = {}
@@ -49,8 +50,7 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
         own.get(key, math.nan) / s if s and not math.isnan(s) else math.nan
         for key, s in zip(keys, steps, strict=True)
     ]
-    lost = (runs["status"].astype(object) == "diverged").astype(float)
-    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed, LOST: lost}
+    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed}
     return runs.assign(**found)
 
 
