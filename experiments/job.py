@@ -109,6 +109,8 @@ def distinct_data(runs: list[Any]) -> list[Any]:
 def load(cfg: DictConfig, runs: list[Any]) -> list[data.DataSet]:
     """The data of each run; one object for those that share it."""
     found = {}
+    if cfg.data.get("cache"):  # tables keep what they fit to the data there, too
+        os.environ["BN_DATA_CACHE"] = str(cfg.data.cache)
     for run in distinct_data(runs):
         limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval")}
         found[data_key(run)] = data.load(run.data.name, **data_options(cfg, run), **limits)
