@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -176,8 +176,9 @@ class LinNIN(nn.Module):
     """Images [B, C, H, W] -> logits [B, classes]. The network of Lin et al.; `size`: cifar, svhn, mnist.
     Max pooling and `dropout` follow the first two blocks, the average over all positions the third. ReLU also
     behind the last 1x1: no logit is negative. `norm` (Lin et al. have none) comes between every convolution
-    and its ReLU. `width` multiplies the hidden filters. Weights Gaussian; `std` lists the deviations of the
-    convolutions, the last for all that follow (for CIFAR-100: 0.001, 0.01, 0.01, 0.05); biases 0.
+    and its ReLU. `width` multiplies the hidden filters. Weights Gaussian; `start` lists the deviations of the
+    convolutions, the last for all that follow (for CIFAR-100: 0.001, 0.01, 0.01, 0.05), behind the first
+    divided by sqrt(width), so that signals are as strong as in the full network (ours); biases 0.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class LinNIN(nn.Module):
         size: str = "cifar",
         width: float = 1,
         dropout: float = 0.5,
-        std: Sequence[float] = (0.05,),
+        start: Sequence[float] = (0.05,),
     ) -> None:
         super().__init__()
         if size not in LIN:
@@ -197,11 +198,30 @@ class LinNIN(nn.Module):
         self.layers = stack(shape, rows, lambda i, row: Unit(i, row, norm), dropout)
         self.apply(glorot_)  # for the biases
         for k, conv in enumerate(m for m in self.modules() if isinstance(m, nn.Conv2d)):
-            nn.init.normal_(conv.weight, std=std[min(k, len(std) - 1)])
+            nn.init.normal_(conv.weight, std=start_of(k, start, width))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+
+def start_of(layer: int, start: Sequence[float], width: float) -> float:
+    return start[min(layer, len(start) - 1)] / (math.sqrt(width) if layer else 1)
+
+
+def rates(model: nn.Module) -> Iterator[tuple[Tensor, float]]:
+    """(parameter, its share of the learning rate), where it is not 1. Lin et al.: a tenth in the last 1x1,
+    biases twice their weights'; Goodfellow et al.: a twentieth in convolutions.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        bias = [] if layer.bias is None else [layer.bias]
+        if isinstance(model, LinNIN):
+            share = 0.1 if layer is layers[-1] else 1.0
+            yield layer.weight, share
+            yield from ((b, 2 * share) for b in bias)
+        elif isinstance(model, Maxout) and isinstance(layer, nn.Conv2d):
+            yield from ((p, 0.05) for p in (layer.weight, *bias))
 
 
 def maxout(x: Tensor, pieces: int) -> Tensor:
@@ -224,11 +244,18 @@ class MaxPieces(nn.Module):
 class Maxout(nn.Module):
     """Images [B, C, H, W] -> logits [B, classes]. Goodfellow et al.'s network for CIFAR-10. `width`
     multiplies its units. `dropout`: of the images, of every later layer's input. (The source does not scale
-    up the pixels that are left, input_scales 1; torch does.) Weights uniform in +-0.005, biases 0.
+    up the pixels that are left, input_scales 1; torch does.) Weights uniform in +-`start`, given layer by
+    layer, the last for all that follow; behind the first layer in that over sqrt(width), so that signals are
+    as strong as in the full network (ours); biases 0.
     """
 
     def __init__(
-        self, shape: Sequence[int], classes: int, width: float = 1, dropout: Sequence[float] = (0.2, 0.5)
+        self,
+        shape: Sequence[int],
+        classes: int,
+        width: float = 1,
+        dropout: Sequence[float] = (0.2, 0.5),
+        start: Sequence[float] = (0.005,),
     ) -> None:
         super().__init__()
         channels, h, w = shape
@@ -244,8 +271,10 @@ class Maxout(nn.Module):
         layers.extend([nn.Flatten(), nn.Linear(channels * h * w, units * PIECES), MaxPieces(PIECES)])
         layers.extend([nn.Dropout(hidden), nn.Linear(units, classes)])
         self.limits = (*(row.limit for row in MAXOUT), LIMIT, LIMIT_OUT)
-        for p in self.parameters():
-            nn.init.uniform_(p, -0.005, 0.005) if p.dim() > 1 else nn.init.zeros_(p)
+        for k, layer in enumerate(m for m in self.layers if isinstance(m, nn.Conv2d | nn.Linear)):
+            bound = start_of(k, start, width)
+            nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.zeros_(cast(Tensor, layer.bias))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -391,24 +391,30 @@ def test_start_of_arpit(options):
             assert torch.allclose(conv.gamma, torch.tensor(1 / 1.21))
 
 
-def test_start_of_lin():
-    model = LinNIN(SHAPE, 10, width=1 / 2)
-    for conv in convs(model):
-        assert conv.weight.std().item() == pytest.approx(0.05, rel=0.1)
-        assert (conv.bias == 0).all()
-        assert (conv.weight.abs() > 0.1).float().mean().item() == pytest.approx(0.0455, abs=0.02)  # 2 sd
-    hundred = convs(LinNIN(SHAPE, 100, width=1 / 2, std=(0.001, 0.01, 0.01, 0.05)))
-    for conv, std in zip(hundred, (0.001, 0.01, 0.01, *[0.05] * 6), strict=True):
-        assert conv.weight.std().item() == pytest.approx(std, rel=0.1)
+@pytest.mark.parametrize("width", [1 / 2, 1])
+def test_start_of_lin(width):
+    def check(model, stds):
+        """The source's deviations; behind the first layer such that the product with sqrt(inputs) is kept."""
+        for k, (conv, std) in enumerate(zip(convs(model), stds, strict=True)):
+            std = std / math.sqrt(width) if k else std
+            assert conv.weight.std().item() == pytest.approx(std, rel=0.1)
+            assert (conv.bias == 0).all()
+            beyond = (conv.weight.abs() > 2 * std).float().mean().item()  # of a Gaussian 4.55 %
+            assert beyond == pytest.approx(0.0455, abs=0.02)
+
+    check(LinNIN(SHAPE, 10, width=width), [0.05] * 9)
+    check(LinNIN(SHAPE, 100, width=width, start=(0.001, 0.01, 0.01, 0.05)), [0.001, 0.01, 0.01, *[0.05] * 6])
 
 
-def test_start_of_maxout():
-    for name, p in Maxout(SHAPE, 10, width=1 / 4).named_parameters():
-        if name.endswith("bias"):
-            assert (p == 0).all()
-        else:
-            assert 0.0049 < p.abs().max() <= 0.005
-            assert p.std().item() == pytest.approx(0.005 / math.sqrt(3), rel=0.1)
+@pytest.mark.parametrize("width", [1 / 4, 1])
+def test_start_of_maxout(width):
+    model = Maxout(SHAPE, 10, width=width)
+    assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    for k, weight in enumerate(weights):
+        bound = 0.005 / math.sqrt(width) if k else 0.005
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
 # ---- parts ------------------------------------------------------------------------------------------------
