@@ -1,0 +1,286 @@
+"""What the page of Table 2 has of its own: the rows as published and like for like, learning curves, and the
+source's studies (input normalisation, batches of 1, dropout, learning rates).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from reports import analysis, figures, store, tables
+from reports.figures import Series, slug
+from reports.statistics import Sample, summary
+
+SHOWN = ["test_error", "input_mean", "early_spread", "epoch_seconds"]
+RUN_METRIC = "test_error"
+NOTE = (
+    "Test errors. Survey and source: single printed numbers. Ours: mean ± sd over n seeds, below it the 95 % "
+    "interval; the evaluation is chosen on a validation split. Diverged runs count as 100 % error. NIN and "
+    "Maxout are other authors' networks, on whitened pictures; the last two rows are ours, on raw ones. What "
+    "a profile changes of the published settings is in the list of deviations. A difference in brackets is "
+    "one to a number measured on other data."
+)
+README = "test error in per cent: mean ± sd, evaluation chosen on validation"
+ALT = "test error by row"
+PUBLISHED = ("nin", "nin_np", "nin_bn", "maxout")
+ALIKE = ("plain", "nin_np", "nin_bn", "maxout_raw")
+NOTES = {  # of the groups of figures
+    "Errors": "Filled: ours with 95 % intervals. Hollow and crossed: survey and source, on their data.",
+    "Learning curves": "Thick: mean over seeds, thin: single seeds.",
+    "Steadiness, means, time": (
+        "Spread of the validation error over the first ten epochs (T2.C10), absolute mean of a layer's input"
+        " channel at the end (T2.C11), time of an epoch on the machine that ran it (T2.C9)."
+    ),
+    "Means of the layers' inputs": (
+        "Absolute mean of a layer's input channel, averaged over channels and the layers after the first"
+        " (T2.C11)."
+    ),
+    "The source's studies": (
+        "Dropout (T2.C15), normalisation of the data by the training set instead of the mini-batch (T2.C13),"
+        " batches of 100 and of 1 (T2.C12). Constant rates have a figure of their own."
+    ),
+    "The Jacobian factor": "Constant rates from the start; a run that diverges counts as 100 % (T2.C16).",
+}
+SHORT = {  # names for the axes of figures
+    "nin_np": "NIN + NP",
+    "plain": "none",
+    "maxout_raw": "Maxout, raw",
+    "nin_np_dropout": "NP, dropout",
+    "nin_np_global_b50": "NP, global",
+    "nin_np_global_b100": "global, 100",
+    "nin_np_global_b1": "global, 1",
+}
+GAMMAS = {"nin_np": "gamma = 1/1.21", "nin_np_gamma1": "gamma = 1"}
+
+
+def of_cells(report: analysis.TableReport, column: str) -> pd.DataFrame:
+    runs = report.runs
+    mine = (runs["match"] == "cell") & (runs["status"] != "failed") & (runs["column"] == column)
+    return runs[mine].sort_values("seed")
+
+
+def titled(report: analysis.TableReport, column: str) -> str:
+    data = ", ".join(sorted(set(of_cells(report, column)["data.name"].astype(str))))
+    return f"{report.published.group(column)} (ours: {data})"
+
+
+def by_row(report: analysis.TableReport, column: str, rows: list[str], metric: str, label: str) -> str:
+    """A metric of each row, beside what is printed; "" where nothing ran."""
+    cells = report.cells
+    mine = cells[(cells["column"] == column) & (cells["metric"] == metric) & cells["row"].isin(rows)]
+    rows = [row for row in rows if (mine[mine["row"] == row]["n"] > 0).any()]
+    if not rows:
+        return ""
+
+    def series(key: str, name: str) -> Series:
+        some = mine[mine[key].notna() & mine["row"].isin(rows)]
+        x = [rows.index(row) for row in some["row"]]
+        value, low, high = (some[k].astype(float).tolist() for k in (key, "low", "high"))
+        return Series(name, x, value, low, high) if key == "mean" else Series(name, x, value)
+
+    lines = [
+        series("survey", "survey"),
+        series("source", "source paper"),
+        series("mean", "ours, 95 % interval"),
+    ]
+    names = {row.id: SHORT.get(row.id, row.en) for row in report.published.rows}
+    name, labels = f"{metric}-{slug(report.profile)}-{column}-{len(rows)}", [names[row] for row in rows]
+    return figures.points(name, titled(report, column), labels, lines, xlabel="row", ylabel=label)
+
+
+def errors(report: analysis.TableReport, column: str) -> str:
+    rows = [row.id for row in report.published.main_rows]
+    return by_row(report, column, rows, "test_error", "test error (%)")
+
+
+def learning(
+    report: analysis.TableReport, column: str, key: str, label: str, rows: Sequence[str] = ()
+) -> str:
+    """A curve of each row, or of these, over the epochs."""
+    runs, lines = of_cells(report, column), []
+    for row in report.published.main_rows:
+        if rows and row.id not in rows:
+            continue
+        found = store.heavy(runs[runs["row"] == row.id], "curves")
+        pairs = [(c["epoch"], c[key]) for c in found if c and c.get("epoch")]
+        lines.append(figures.mean_curve(row.en, pairs))
+    name = f"{key}-curves-{slug(report.profile)}-{column}"
+    shown = [line for line in lines if len(line.x)]
+    return figures.curves(name, titled(report, column), shown, ylabel=label, linear=True, ordered=False)
+
+
+def rates(report: analysis.TableReport) -> str:
+    """Test error at the end against a constant learning rate, with the Jacobian factor and without."""
+    cells, lines = report.cells, []
+    mine = cells[(cells["column"] == "cifar10") & (cells["metric"] == "test_error_last") & (cells["n"] > 0)]
+    for start, label in GAMMAS.items():
+        some = mine[mine["row"].astype(str).str.startswith(f"{start}_at_")]
+        points = sorted(
+            (float(r["row"].rpartition("_")[2]), r["mean"], r["low"], r["high"])
+            for r in some.to_dict("records")
+        )
+        if points:
+            x, y, low, high = zip(*points, strict=True)
+            lines.append(Series(label, x, y, low, high))
+    if not lines:
+        return ""
+    name, title = f"rates-{slug(report.profile)}", titled(report, "cifar10")
+    label = "constant learning rate"
+    return figures.line(name, title, lines, xlabel=label, ylabel="test error at the end (%)", log_x=True)
+
+
+def pictures(report: analysis.TableReport) -> dict[str, str]:
+    """Name -> picture, for the README."""
+    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    return {c: errors(report, c) for c in columns[:2]}
+
+
+def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
+    """The figures of one profile in groups {"title", "note", "svgs"}."""
+    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    if not columns:
+        return []
+    alike = ["nin_np", "nin_bn", "plain"]
+    studies = [
+        "nin_np",
+        *(r.id for r in report.published.rows if r.kind == "ablation" and "_at_" not in r.id),
+    ]
+    watched = [
+        by_row(report, "cifar10", alike, metric, label)
+        for metric, label in (
+            ("early_spread", "spread of the validation error (points)"),
+            ("input_mean", "mean of layers' inputs"),
+            ("epoch_seconds", "seconds of training an epoch"),
+        )
+    ]
+    found: dict[str, list[str]] = {
+        "Errors": [errors(report, c) for c in columns],
+        "Learning curves": [learning(report, c, "val_error", "validation error (%)") for c in columns],
+        "Steadiness, means, time": watched,
+        "Means of the layers' inputs": [
+            learning(report, c, "input_mean", "mean of layers' inputs", alike) for c in columns
+        ],
+        "The source's studies": [by_row(report, "cifar10", studies, "test_error", "test error (%)")],
+        "The Jacobian factor": [rates(report)],
+    }
+    return [
+        {"title": title, "note": NOTES[title], "svgs": [Markup(svg) for svg in svgs if svg]}
+        for title, svgs in found.items()
+        if any(svgs)
+    ]
+
+
+def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:
+    """For parts/table_02.html."""
+    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    studies = [row.id for row in report.published.rows if row.kind == "ablation"]
+    return {
+        "groups": [report.published.group(c) for c in columns],
+        "blocks": [
+            {"title": "As published", "rows": lines(report, PUBLISHED, columns)},
+            {"title": "Like for like: raw pictures, no dropout", "rows": lines(report, ALIKE, columns)},
+        ],
+        "settings": settings(report),
+        "answers": [text for c in columns if (text := answer(report, c))],
+        "studies": lines(report, studies, ["cifar10"]),
+    }
+
+
+def lines(report: analysis.TableReport, rows: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
+    """A line a row: its name and its error in each column; rows of which nothing ran are left out."""
+    names = {row.id: row.en for row in report.published.rows}
+    texts = {row: [text(report, row, c) for c in columns] for row in rows}
+    return [{"row": names[row], "cells": found} for row, found in texts.items() if any(found)]
+
+
+def text(report: analysis.TableReport, row: str, column: str) -> str:
+    """The mean ± sd, interval, n, and how many runs did not get away from chance."""
+    mine = report.cells
+    mine = mine[(mine["row"] == row) & (mine["column"] == column) & (mine["metric"] == "test_error")]
+    if mine.empty or not mine.iloc[0]["n"]:
+        return ""
+    c = {str(k): v for k, v in mine.iloc[0].to_dict().items()}
+    found = f"{tables.mean_sd(c, 2)}, n = {c['n']}"
+    if not math.isnan(c["low"]):
+        found = f"{tables.mean_sd(c, 2)} ({c['low']:.2f} to {c['high']:.2f}), n = {c['n']}"
+    return found + stuck(report, row, column)
+
+
+def values(report: analysis.TableReport, row: str, column: str) -> dict[int, float]:
+    """Test error by seed; a run that diverged counts as all wrong."""
+    runs = of_cells(report, column)
+    runs = runs[runs["row"] == row]
+    errors = runs["metrics.test_error"].where(runs["status"] != "diverged", 100.0)
+    return dict(zip(runs["seed"].astype(int), errors.astype(float), strict=True))
+
+
+def stuck(report: analysis.TableReport, row: str, column: str) -> str:
+    """How many of the runs are at chance, as in ", 2 of them at chance": test errors of nine tenths of a
+    guess's and above.
+    """
+    runs = of_cells(report, column)
+    chance = runs["metrics.chance"].dropna()
+    if chance.empty:
+        return ""
+    hits = sum(v >= 0.9 * float(chance.iloc[0]) for v in values(report, row, column).values())
+    return f", {hits} of them at chance" if hits else ""
+
+
+def settings(report: analysis.TableReport) -> str:
+    """What the rows of the network had: rates, and what the published rows were given."""
+    runs, told = report.runs, []
+    runs = runs[(runs["match"] == "cell") & (runs["column"] == "cifar10")]
+    for row in ("nin_np", "nin_bn", "plain", "nin", "maxout"):
+        mine = runs[runs["row"] == row]
+        if len(mine):
+            rate = ", ".join(sorted({f"{v:g}" for v in mine["config.optimizer.lr"]}))
+            dropout = ", ".join(sorted({f"{v:g}" for v in mine["config.model.dropout"]}))
+            told.append(f"{row}: learning rate {rate}, dropout {dropout}")
+    return "; ".join(told)
+
+
+def gain(report: analysis.TableReport, better: str, than: str, column: str) -> str:
+    """Points of error that a row saves against another, seed by seed, with the interval; "" where one of
+    them did not run.
+    """
+    one, other = values(report, better, column), values(report, than, column)
+    seeds = sorted(one.keys() & other.keys())
+    if not seeds:
+        return ""
+    found = summary(Sample({seed: other[seed] - one[seed] for seed in seeds}))
+    limits = "" if math.isnan(found.low) else f", {found.low:+.2f} to {found.high:+.2f}"
+    return f"{found.mean:+.2f} points{limits} (n = {found.n})"
+
+
+def answer(report: analysis.TableReport, column: str) -> str:
+    """What remains of the printed differences when only the normaliser changes."""
+    parts = []
+    for than, what in (("plain", "the same network without a normaliser"), ("nin", "NIN as published")):
+        found = {n: gain(report, row, than, column) for row, n in (("nin_np", "NormProp"), ("nin_bn", "BN"))}
+        if all(found.values()):
+            many = stuck(report, than, column).replace(", ", "; of its runs ", 1).replace(" of them", "")
+            parts.append(f"against {what} {' and '.join(f'{n} gains {v}' for n, v in found.items())}{many}")
+    if not parts:
+        return ""
+    between = gain(report, "nin_np", "nin_bn", column)
+    return f"{titled(report, column)}: {'; '.join(parts)}. NormProp against BN: {between}."
+
+
+def files(report: analysis.TableReport) -> dict[str, str]:
+    return {}
+
+
+def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """(cell, the exact command that fills it) for every point of the profile's grid."""
+    pub = report.published
+    names = {row.id: row.en for row in pub.rows}
+    start = f"python -m experiments -m table={report.table} profile={report.profile}"
+    return [
+        (f"{pub.group(p['column'])}, {names[p['row']]}", f"{start} column={p['column']} row={p['row']}")
+        for p in plan.get("points", [])
+        if p["row"] in names
+    ]
