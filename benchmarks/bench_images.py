@@ -1,40 +1,74 @@
-"""Training pictures a second of the small Inception of Table 1, against the recipe most people would write.
+"""Training pictures a second of the small Inception of Table 1 and of Table 2's network in network, against
+the recipe most people would write.
 
     python benchmarks/bench_images.py [width ...]
+    python benchmarks/bench_images.py accuracy [width ...]    test error of both after the same epochs
 
 "plain": torchvision's transforms on PIL pictures in a DataLoader, the network in NCHW order, eager, with
-nn.LocalResponseNorm; one process with all cores' threads, and as many loader workers as is best for it (0, 1
-or 2). "ours": as a sweep runs it, a process a core with one thread each: whole-batch distortions, channels
-last, blocks kept by the allocator. Same network, same batch of 32, the plain row of the table (with LRN,
-dropout and all distortions) and BN-x5. Each figure is for all cores together, in turns, the best of ROUNDS.
-The share of the machine's matrix product: operations of forward and backward (three times the forward's
-multiply-adds, twice each) a second and core, over those of a product of two 1024x1024 matrices.
+nn.LocalResponseNorm and a NormProp convolution of plain operations; one process with all cores' threads, and
+as many loader workers as is best for it (0, 1 or 2). "ours": as a sweep runs it, a process a core with one
+thread each: whole-batch distortions, channels last, blocks kept by the allocator. Same network and batch; the
+plain row of Table 1 (with LRN, dropout and all distortions) and BN-x5, NIN + NP and NIN + BN. Each figure is
+for all cores together, in turns, the best of ROUNDS. The share of the machine's matrix product: operations of
+forward and backward (three times the forward's multiply-adds, twice each) a second and core, over those of a
+product of two 1024x1024 matrices.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import statistics
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-ROUNDS, STEPS, BATCH, CORES = 3, 20, 32, os.cpu_count() or 1
-ROWS = {"inception": ("none", "BASELINE", 1.0), "bn_x5": ("batch", "ACCELERATED", 5.0)}
+ROUNDS, STEPS, CORES = 3, 20, os.cpu_count() or 1
+EPOCHS, SEEDS, PICTURES = 4, (0, 1, 2), 2000  # of the comparison of accuracy
+INCEPTIONS = {"inception": ("none", "BASELINE", 1.0), "bn_x5": ("batch", "ACCELERATED", 5.0)}
+NINS = {
+    "nin_np": ("nin", "normprop", "raw"),
+    "nin_bn": ("nin", "batch", "raw"),
+    "nin": ("lin_nin", "none", "gcn_zca"),  # these two for bench_memory.py
+    "maxout": ("maxout", "none", "gcn_zca"),
+}
+ROWS = (*INCEPTIONS, "nin_np", "nin_bn")
 
 
-def a_run(row: str, width: float) -> Any:
+def a_run(row: str, width: float, epochs: int = 1, seed: int = 0) -> Any:
     from dataclasses import replace
 
     from experiments import table_01_inception as t1
+    from experiments import table_02_normprop as t2
     from experiments.config import Data, Norm, Optimizer
 
-    norm, recipe, rate = ROWS[row]
+    digits = Data("glyphs", 0.1, None, None, {})
+    if row in NINS:
+        model, layer, preprocessing = NINS[row]
+        sgd = Optimizer("SGD", 0.05, 2.5e-4, {"momentum": 0.9})
+        network = t2.Network(model, width, 0.0, False, False, "cifar", [0.01])
+        plan = t2.Schedule(0.0, [], [], [])
+        return t2.check(
+            t2.Run("T2", digits, network, Norm(layer, {}), sgd, preprocessing, "batch", True, False, plan,
+                   50, epochs, 1, seed)
+        )  # fmt: skip
+    name, recipe, rate = INCEPTIONS[row]
     return t1.check(
-        t1.Run("T1", Data("glyphs", 0.1, None, None, {}), t1.Network("inception", "small", width, "relu"),
-               Norm(norm, {}), Optimizer("SGD", 0.01, 5e-5, {"momentum": 0.9}),
-               replace(getattr(t1, recipe), rate=rate), True, 8.0, BATCH, 1, 1, 0)
+        t1.Run("T1", digits, t1.Network("inception", "small", width, "relu"),
+               Norm(name, {}), Optimizer("SGD", 0.01, 5e-5, {"momentum": 0.9}),
+               replace(getattr(t1, recipe), rate=rate), True, 8.0, 32, epochs, 1, seed)
     )  # fmt: skip
+
+
+def state_of(run: Any, found: Any) -> Any:
+    import torch
+
+    from experiments import table_01_inception as t1
+    from experiments import table_02_normprop as t2
+
+    return (t1 if run.table == "T1" else t2).State([run], found, torch.device("cpu"))
 
 
 def ours(row: str, width: float, barrier: Any, results: Any) -> None:
@@ -43,18 +77,16 @@ def ours(row: str, width: float, barrier: Any, results: Any) -> None:
 
     import data
     from experiments import images, job
-    from experiments import table_01_inception as t1
 
     torch.set_num_threads(1)
     job.keep_blocks()
-    found = data.load("glyphs", limit_eval=10)
-    state = t1.State([a_run(row, width)], found, torch.device("cpu"))
-    steps = images.train(state)
+    run = a_run(row, width)
+    steps = images.train(state_of(run, data.load("glyphs", limit_eval=10)))
     next(steps)  # 20 steps to warm up
     barrier.wait()
     start = time.perf_counter()
     next(steps)
-    results.put(STEPS * BATCH / (time.perf_counter() - start))
+    results.put(STEPS * run.batch_size / (time.perf_counter() - start))
 
 
 def side_by_side(row: str, width: float) -> float:
@@ -86,54 +118,140 @@ class Pictures:
         return self.transform(self.pictures[i]), self.labels[i]
 
 
-def plain(row: str, width: float, workers: int) -> float:
-    """Pictures a second of one process with all threads and so many loader workers."""
+def plain_network(run: Any) -> tuple[Any, Any]:
+    """(network, forward) in NCHW order, of torch's layers."""
+    import torch
+    from torch import nn
+
+    from experiments.models import inception, nin
+    from norms import NormPropConv2d
+
+    def norm(channels: int) -> nn.Module:
+        return nn.BatchNorm2d(channels) if run.norm.name == "batch" else nn.Identity()
+
+    def exchange(net: nn.Module, kind: type, new: Any) -> None:
+        for name, module in list(net.named_modules()):
+            if isinstance(module, kind):
+                parent, _, last = name.rpartition(".")
+                setattr(net.get_submodule(parent), last, new(module))
+
+    class Propagation(nn.Module):
+        """The formula, operation by operation."""
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.weight, self.gamma, self.bias = layer.weight, layer.gamma, layer.bias
+            self.stride, self.padding = layer.stride, layer.padding
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            w = self.weight / self.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            y = nn.functional.conv2d(x, w, None, self.stride, self.padding)
+            a = self.gamma.view(-1, 1, 1) * y + self.bias.view(-1, 1, 1)
+            return (torch.relu(a) - 0.398942) / 0.583819
+
+    net: Any
+    if run.table == "T2":
+        options: dict[str, Any] = {"propagation": {}} if run.norm.name == "normprop" else {"norm": norm}
+        net = nin.NormPropNIN((3, 32, 32), 10, width=run.model.width, **options)
+        exchange(net, NormPropConv2d, Propagation)
+        net.to(memory_format=torch.contiguous_format)
+        return net, lambda x: net.layers(x).mean((2, 3))
+    recipe = run.recipe
+    net = inception.Inception(
+        (3, 32, 32), 10, norm, "small", run.model.width, nn.ReLU, recipe.lrn, recipe.dropout
+    )
+    exchange(net, inception.LocalResponse, lambda _: nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0))
+    net.to(memory_format=torch.contiguous_format)
+    return net, lambda x: net.out(net.drop(net.body(net.stem(x)).mean((2, 3))))
+
+
+def plain_steps(run: Any, found: Any, workers: int, threads: int) -> Iterator[Any]:
+    """Trains by the plain recipe; yields after every step a function from uint8 pictures to logits."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
-    import data
-    from experiments.models import inception
-
-    torch.set_num_threads(CORES)
-    run = a_run(row, width)
-    found = data.load("glyphs", limit_eval=10)
-    jitter = [transforms.ColorJitter(0.4, 0.4, 0.4)] if run.recipe.distortions == "full" else []
-    transform = transforms.Compose(
-        [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *jitter,
-         transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.25,) * 3)]
+    torch.set_num_threads(threads)
+    torch.manual_seed(run.seed)
+    means, stds = (0.5,) * 3, (0.25,) * 3
+    changes: list[Any] = []
+    if run.table == "T1":
+        changes = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        if run.recipe.distortions == "full":
+            changes.append(transforms.ColorJitter(0.4, 0.4, 0.4))
+    steps = [*changes, transforms.ToTensor(), transforms.Normalize(means, stds)]
+    net, forward = plain_network(run)
+    rate = run.optimizer.lr * (run.recipe.rate if run.table == "T1" else 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=2 * run.optimizer.l2)
+    loader: Any = DataLoader(
+        Pictures(found.x_train, found.y_train, transforms.Compose(steps)),  # type: ignore[arg-type]
+        run.batch_size, shuffle=True, num_workers=workers, drop_last=True,
     )  # fmt: skip
 
-    def norm(channels: int) -> nn.Module:
-        return nn.BatchNorm2d(channels) if run.norm.name == "batch" else nn.Identity()
+    def logits(pictures: Any) -> Any:
+        net.eval()
+        with torch.no_grad():
+            found = torch.cat([forward((p.float() / 255 - 0.5) / 0.25) for p in pictures.split(500)])
+        net.train()
+        return found
 
-    net = inception.Inception(
-        (3, 32, 32), 10, norm, "small", width, nn.ReLU, run.recipe.lrn, run.recipe.dropout
-    )
-    for name, module in list(net.named_modules()):
-        if isinstance(module, inception.LocalResponse):
-            parent, _, last = name.rpartition(".")
-            setattr(net.get_submodule(parent), last, nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0))
-    net.to(memory_format=torch.contiguous_format)
+    for _ in range(run.epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(forward(x), y).backward()
+            optimizer.step()
+            yield logits
 
-    def forward(x: Any) -> Any:  # as it is, without turning the pictures into channels last
-        return net.out(net.drop(net.body(net.stem(x)).mean((2, 3))))
 
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    loader = DataLoader(
-        Pictures(found.x_train, found.y_train, transform), BATCH, shuffle=True, num_workers=workers
-    )  # type: ignore[arg-type]
-    start = 0.0
-    for step, (x, y) in enumerate(loader):
-        if step == STEPS // 2:
-            start = time.perf_counter()
-        if step == STEPS // 2 + STEPS:
-            break
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(forward(x), y).backward()
-        optimizer.step()
-    return STEPS * BATCH / (time.perf_counter() - start)
+def plain(row: str, width: float, workers: int) -> float:
+    """Pictures a second of one process with all threads and so many loader workers."""
+    import data
+
+    run = a_run(row, width)
+    steps = plain_steps(run, data.load("glyphs", limit_eval=10), workers, CORES)
+    for _ in range(STEPS // 2):
+        next(steps)
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        next(steps)
+    return STEPS * run.batch_size / (time.perf_counter() - start)
+
+
+def accuracy(width: float) -> None:
+    """Test errors (%) after EPOCHS epochs, a seed a process, of both ways."""
+    print(f"test error (%) after {EPOCHS} epochs, mean and sd of {len(SEEDS)} seeds, width {width}")
+    for row in ROWS:
+        jobs = list(itertools.product(("ours", "plain"), [row], [width], SEEDS))
+        with multiprocessing.get_context("spawn").Pool(CORES) as pool:
+            got = dict(zip(jobs, pool.starmap(error_of, jobs), strict=True))
+        for way in ("ours", "plain"):
+            some = [v for (w, *_), v in got.items() if w == way]
+            print(
+                f"{row:>10} {way:>6} {statistics.mean(some):6.2f} {statistics.stdev(some):6.2f}", flush=True
+            )
+
+
+def error_of(way: str, row: str, width: float, seed: int) -> float:
+    import torch
+
+    import data
+    from experiments import images, job
+
+    torch.set_num_threads(1)
+    job.keep_blocks()
+    torch.manual_seed(seed)
+    run, found = a_run(row, width, EPOCHS, seed), data.load("glyphs", limit_eval=PICTURES)
+    if way == "ours":
+        last: dict[str, list[float]] = {}
+        for _, metrics in images.train(state_of(run, found)):
+            last = metrics or last
+        return last["test_error"][0]
+    logits = None
+    for logits in plain_steps(run, found, 0, 1):  # noqa: B007 - the last one is wanted
+        pass
+    assert logits is not None
+    return 100 * (logits(found.x_test).argmax(1) != found.y_test).float().mean().item()
 
 
 def product_rate() -> float:
@@ -157,9 +275,10 @@ def operations(row: str, width: float) -> float:
 
     import data
     from experiments import table_01_inception as t1
+    from experiments import table_02_normprop as t2
 
-    found = data.load("glyphs", limit_train=50, limit_eval=10)
-    net = t1.build(a_run(row, width), found)
+    found, run = data.load("glyphs", limit_train=50, limit_eval=10), a_run(row, width)
+    net = (t1 if run.table == "T1" else t2).build(run, found)
     with FlopCounterMode(display=False) as counter:
         net(torch.rand(2, 3, 32, 32))
     return 3 * counter.get_total_flops() / 2
@@ -168,9 +287,11 @@ def operations(row: str, width: float) -> float:
 def main(words: list[str]) -> None:
     import torch
 
-    print(
-        f"{CORES} cores, torch {torch.__version__}, batch {BATCH}; pictures a second of all cores together\n"
-    )
+    if words[:1] == ["accuracy"]:
+        for width in map(float, words[1:] or ["0.25"]):
+            accuracy(width)
+        return
+    print(f"{CORES} cores, torch {torch.__version__}; pictures a second of all cores together\n")
     rate = product_rate()
     print("       row  width     ours    plain  workers   ratio   share of a matrix product")
     for width in map(float, words or ["0.25", "0.5"]):
