@@ -3,7 +3,7 @@
     python benchmarks/bench_memory.py [row ...]
 
 "needed": parameters, gradients, momentum; what a training step keeps for its backward pass, each storage
-once; the pictures. "peak": the largest resident memory of a process that trains EPOCHS epochs and evaluates,
+once; the pictures. "peak": the largest resident memory of a process that trains an epoch and evaluates,
 less what it has after its imports and a first small step (torch itself, its kernels and threads).
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from bench_images import ROWS, a_run, state_of
 
-EPOCHS = 2
+EPOCHS = 1
 CASES = [(row, width) for row in (*ROWS, "nin", "maxout") for width in (0.25, 1.0)]
 
 
@@ -35,7 +35,7 @@ def kept(state: Any) -> int:
         storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    parameters = {p.untyped_storage().data_ptr() for p in state.net.parameters()}
+    parameters = {p.untyped_storage().data_ptr() for p in state.net.single.parameters()}
     x = torch.rand(state.run.batch_size, *state.data.x_train.shape[1:])
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         loss = state.forward(x).sum()
@@ -58,12 +58,12 @@ def one(row: str, width: float) -> None:
     before = resident()
     run, found = a_run(row, width, EPOCHS), data.load("glyphs")
     state = state_of(run, found)
-    model = 3 * sum(p.numel() * 4 for p in state.net.parameters())
-    activations = kept(state)
+    model = 3 * sum(p.numel() * 4 for p in state.net.single.parameters())
     held = [getattr(x, f"x_{part}") for x in (found, state.data) for part in ("train", "val", "test")]
     pictures = sum({x.data_ptr(): x.nbytes for x in held}.values())  # as they came, and whitened
     list(images.train(state))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    activations = kept(state)  # last: what it frees would not all be used again
     needed = model + activations + pictures
     words = " ".join(f"{v / 2**20:>8.0f}" for v in (model, activations, pictures, peak))
     print(f"{row:>10} {width:>6} {words} {peak / needed:>6.2f}x", flush=True)
