@@ -390,8 +390,8 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
     Carried over are the normaliser, the stackable axes and the primary variant's keys; all else is the paper
     profile's. In a table of trials, an axis of the search has the list of its values.
     """
-    name = next((k for k in NAMING if k in point.assignment), None)
-    if name is None:
+    names = [k for k in NAMING if k in point.assignment]
+    if not names:
         return None
     table = point.run.table
     base = compose([f"table={table}", "profile=paper"])
@@ -400,10 +400,13 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
         for k, v in point.assignment.items()
         if k in ("norm", "alpha", *base.get("primary", {})) or k.lstrip("+").startswith("norm.")
     }
+    # Rows may have settings of their own; a row that the paper profile does not have has its column's.
+    has = {(k, str(g[k])) for g in base.grid for k in names if k in g}
+    kept = [k for k in names if k == names[0] or (not base.trials and (k, point.assignment[k]) in has)]
     words = [
         f"table={table}",
         "profile=paper",
-        f"{name}={point.assignment[name]}",
+        *(f"{k}={point.assignment[k]}" for k in kept),
         "seed=0",
         *(f"{k}={v}" for k, v in carried.items()),
     ]

@@ -38,7 +38,8 @@ def run(cfg: DictConfig) -> dict[str, str]:
     """Train what `cfg` names. Returns {run_id: finished | diverged | failed | done before | busy |
     interrupted | refused}.
     """
-    if cfg.stop_file is not None:  # in a sweep the parent turns Ctrl-C into the stop file
+    # In a sweep the parent turns Ctrl-C into the stop file; with one worker that is this very process.
+    if cfg.stop_file is not None and not str(cfg.stop_file).endswith(f"-{os.getpid()}"):
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     members = grid.members(cfg)

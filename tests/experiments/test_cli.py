@@ -335,7 +335,8 @@ def test_ctrl_c_finishes_the_checkpoint_and_says_how_to_go_on(cli):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
+@pytest.mark.parametrize("workers", [1, 2])  # one works in the sweep's own process
+def test_ctrl_c_in_a_sweep_stops_its_workers(cli, workers):
     words = (
         "-m",
         "table=T3",
@@ -344,6 +345,7 @@ def test_ctrl_c_in_a_sweep_stops_its_workers(cli):
         "population=1",
         "epochs=500",
         "data.limit_train=1000",
+        f"hydra.launcher.n_jobs={workers}",
     )
     run = cli.start(*words, start_new_session=True)
     assert cli.wait_for("T3/jobs/*.json")

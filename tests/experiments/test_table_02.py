@@ -333,3 +333,14 @@ def test_rows_with_more_seeds_are_noted_as_such(composed):
     points = grid.points(["table=T2", "profile=quick"], composed)
     assert planned == {(p.row, p.column, p.run.seed) for p in points} and len(points) == len(planned)
     assert len({len(p["seeds"]) for p in noted["points"]}) == 2
+
+
+@pytest.mark.parametrize(
+    "row, model, rate", [("nin", "lin_nin", 0.1), ("maxout", "maxout", 0.17), ("plain", "nin", 1e-4)]
+)
+def test_the_paper_profiles_settings_are_those_of_the_row(composed, row, model, rate):
+    """Three rows of one column without a normaliser: each is compared with its own."""
+    words = ["table=T2", "profile=quick", "column=cifar10", f"row={row}", "seed=0"]
+    (point,) = grid.points(words, composed)
+    told = grid.paper_config(point, composed)
+    assert (told["model"]["name"], told["optimizer"]["lr"], told["data"]["name"]) == (model, rate, "cifar10")
