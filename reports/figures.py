@@ -284,9 +284,11 @@ def curves(
     ylabel: str,
     linear: bool = False,
     ordered: bool = True,
+    places: Sequence[int] = (),
 ) -> str:
     """Learning curves, one colour a series. linear: also where the values span a wide range. ordered: False
-    for series that are no sequence of values, whose colours then differ as much as they can.
+    for series that are no sequence of values, whose colours then differ as much as they can. places: of each
+    series among all that a page has, so that one has one colour in all its figures.
 
     Up to 5 seeds are drawn as thin lines, more as a min-max band; the thick line is the mean over the seeds
     that have the epoch. Series run from dark to light in their order; those beyond the palette are dashed.
@@ -294,7 +296,7 @@ def curves(
     fig, ax = _new(4.8, 3.3)
     seen: list[float] = []
     with matplotlib.rc_context(STYLE):
-        for i, s in enumerate(series):
+        for i, s in zip(places or range(len(series)), series, strict=True):
             if not ordered:
                 color, ls = KINDS[i % len(KINDS)], ("-", "--", ":")[i // len(KINDS) % 3]
             else:

@@ -7,6 +7,7 @@ put back as well: a *norm* row, not in the survey. All else is for the sweep pag
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def plain(value: Any) -> str:
         return f"{value:g}"
     if value is None:
         return "none"
-    return value if isinstance(value, str) else orjson.dumps(value).decode().replace(".0", "")
+    return value if isinstance(value, str) else re.sub(r"(\d)\.0\b", r"\1", orjson.dumps(value).decode())
 
 
 def one_content(runs: pd.DataFrame, by: tuple[str, ...] = ("column",)) -> tuple[pd.DataFrame, list[str]]:

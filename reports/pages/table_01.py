@@ -7,11 +7,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from reports import analysis, figures, store, tables
 from reports.figures import Series, slug
+from reports.pages.cells import commands as commands
+from reports.pages.cells import of_cells, titled
 from reports.published import Row
 
 SHOWN = ["test_accuracy", "steps_to_target", "speed_up", "step_best_val"]
@@ -31,17 +32,6 @@ ALT = "accuracy against steps; inputs of a sigmoid over time"
 BASE = "bn_baseline"
 SECTION = {"sigmoids": "without BN", "sigmoids_bn": "with BN"}
 PERCENTILES = {"input_p15": "15th percentile", "input_p50": "median", "input_p85": "85th percentile"}
-
-
-def of_cells(report: analysis.TableReport, column: str) -> pd.DataFrame:
-    runs = report.runs
-    mine = (runs["match"] == "cell") & (runs["status"] != "failed") & (runs["column"] == column)
-    return runs[mine].sort_values("seed")
-
-
-def titled(report: analysis.TableReport, column: str) -> str:
-    data = ", ".join(sorted(set(of_cells(report, column)["data.name"].astype(str))))
-    return f"{report.published.group(column)} (ours: {data})"
 
 
 def against_steps(report: analysis.TableReport, column: str) -> str:
@@ -185,11 +175,12 @@ def answer(report: analysis.TableReport, column: str) -> str:
     share = share_of(alone, whole)
     rest = "The rest is the recipe's" if share < 100 else "The recipe adds nothing to it"
     theirs = [printed(report, "inception") / printed(report, row) for row in (BASE, "bn_x5")]
+    verdict = next((c.verdict for c in report.claims if c.id == "T1.C8"), "not run")
     return (
         f"BN alone: {alone:.1f} times as fast as the plain network; with the recipe {whole:.1f} times. On a "
-        f"logarithmic scale BN alone is {share:.0f} % of it. {rest}, and much of the recipe is possible only "
-        f"with BN (claim T1.C8). The source has {theirs[0]:.1f} and {theirs[1]:.1f} times, which is "
-        f"{share_of(*theirs):.0f} %."
+        f"logarithmic scale BN alone is {share:.0f} % of it. {rest}; whether its rate is possible "
+        f"without BN is claim T1.C8 ({verdict} here). The source has {theirs[0]:.1f} and "
+        f"{theirs[1]:.1f} times, which is {share_of(*theirs):.0f} %."
     )
 
 
@@ -206,18 +197,3 @@ def printed(report: analysis.TableReport, row: str) -> float:
 
 def files(report: analysis.TableReport) -> dict[str, str]:
     return {}
-
-
-def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """(cell, the exact command that fills it) for every point of the profile's grid."""
-    pub = report.published
-    names = {row.id: row.en for row in pub.rows}
-    start = f"python -m experiments -m table={report.table} profile={report.profile}"
-    return [
-        (
-            f"{pub.group(point['column'])}, {names[point['row']]}",
-            f"{start} column={point['column']} row={point['row']}",
-        )
-        for point in plan.get("points", [])
-        if point["row"] in names
-    ]

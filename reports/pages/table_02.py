@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from reports import analysis, figures, store, tables
 from reports.figures import Series, slug
+from reports.pages.cells import commands as commands
+from reports.pages.cells import of_cells, titled
 from reports.statistics import Sample, summary
 
 SHOWN = ["test_error", "input_mean", "early_spread", "epoch_seconds"]
@@ -57,17 +58,6 @@ SHORT = {  # names for the axes of figures
 GAMMAS = {"nin_np": "gamma = 1/1.21", "nin_np_gamma1": "gamma = 1"}
 
 
-def of_cells(report: analysis.TableReport, column: str) -> pd.DataFrame:
-    runs = report.runs
-    mine = (runs["match"] == "cell") & (runs["status"] != "failed") & (runs["column"] == column)
-    return runs[mine].sort_values("seed")
-
-
-def titled(report: analysis.TableReport, column: str) -> str:
-    data = ", ".join(sorted(set(of_cells(report, column)["data.name"].astype(str))))
-    return f"{report.published.group(column)} (ours: {data})"
-
-
 def by_row(report: analysis.TableReport, column: str, rows: list[str], metric: str, label: str) -> str:
     """A metric of each row, beside what is printed; "" where nothing ran."""
     cells = report.cells
@@ -102,15 +92,16 @@ def learning(
 ) -> str:
     """A curve of each row, or of these, over the epochs."""
     runs, lines = of_cells(report, column), []
-    for row in report.published.main_rows:
+    for place, row in enumerate(report.published.main_rows):
         if rows and row.id not in rows:
             continue
         found = store.heavy(runs[runs["row"] == row.id], "curves")
         pairs = [(c["epoch"], c[key]) for c in found if c and c.get("epoch")]
-        lines.append(figures.mean_curve(row.en, pairs))
-    name = f"{key}-curves-{slug(report.profile)}-{column}"
-    shown = [line for line in lines if len(line.x)]
-    return figures.curves(name, titled(report, column), shown, ylabel=label, linear=True, ordered=False)
+        if len((line := figures.mean_curve(row.en, pairs)).x):
+            lines.append((place, line))
+    name, title = f"{key}-curves-{slug(report.profile)}-{column}", titled(report, column)
+    places, shown = [place for place, _ in lines], [line for _, line in lines]
+    return figures.curves(name, title, shown, ylabel=label, linear=True, ordered=False, places=places)
 
 
 def rates(report: analysis.TableReport) -> str:
@@ -204,10 +195,8 @@ def text(report: analysis.TableReport, row: str, column: str) -> str:
     if mine.empty or not mine.iloc[0]["n"]:
         return ""
     c = {str(k): v for k, v in mine.iloc[0].to_dict().items()}
-    found = f"{tables.mean_sd(c, 2)}, n = {c['n']}"
-    if not math.isnan(c["low"]):
-        found = f"{tables.mean_sd(c, 2)} ({c['low']:.2f} to {c['high']:.2f}), n = {c['n']}"
-    return found + stuck(report, row, column)
+    limits = "" if math.isnan(c["low"]) else f" ({c['low']:.2f} to {c['high']:.2f})"
+    return f"{tables.mean_sd(c, 2)}{limits}, n = {c['n']}{stuck(report, row, column)}"
 
 
 def values(report: analysis.TableReport, row: str, column: str) -> dict[int, float]:
@@ -272,15 +261,3 @@ def answer(report: analysis.TableReport, column: str) -> str:
 
 def files(report: analysis.TableReport) -> dict[str, str]:
     return {}
-
-
-def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """(cell, the exact command that fills it) for every point of the profile's grid."""
-    pub = report.published
-    names = {row.id: row.en for row in pub.rows}
-    start = f"python -m experiments -m table={report.table} profile={report.profile}"
-    return [
-        (f"{pub.group(p['column'])}, {names[p['row']]}", f"{start} column={p['column']} row={p['row']}")
-        for p in plan.get("points", [])
-        if p["row"] in names
-    ]

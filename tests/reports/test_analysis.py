@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports import published, store
+from reports import matching, published, store
 from reports.analysis import CELLS, EXTRA, VERDICTS, analyse
 from tests.reports.fixtures import make_golden as make
 
@@ -420,3 +420,9 @@ def test_analyse_without_any_grid(tmp_path):
     assert len(found.runs) == 0 and any("no grid" in note for note in found.notes)
     empty = store.load(tmp_path / "nothing")
     assert (analyse(empty.frame, {}, {}, T3, "quick").cells["n"] == 0).all()
+
+
+def test_values_are_written_as_a_person_writes_them():
+    written = {40.0: "40", 0.05: "0.05", None: "none", "x": "x"}
+    assert {k: matching.plain(k) for k in written} == written
+    assert matching.plain([0.05, 12.0, 0.01]) == "[0.05,12,0.01]" and matching.plain([300, 2.0]) == "[300,2]"
