@@ -80,7 +80,10 @@ def build_folder(
             arrays[f"x_{part}"] = np.stack([_picture(f, options["size"], options["channels"]) for f in mine])
         arrays[f"y_{part}"] = np.array([number[f.parent.name] for f in mine], dtype=np.int64)
     counts = ", ".join(f"{len(arrays[f'y_{part}']):,} {part}" for part in _parts(base))
-    notes = [f"own pictures from {base.name} ({counts}), fitted to {options['size']}x{options['size']}"]
+    notes = [
+        f"own pictures from {base.name} ({counts}), made"
+        f" {options['size']}x{options['size']}, {'grey' if options['channels'] == 1 else 'in colour'}"
+    ]
     if streamed:
         notes.append("too large for memory: the content is known by the names and sizes of its files")
     if "y_val" in arrays:

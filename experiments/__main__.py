@@ -12,6 +12,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> int:
         if debug:
             raise
         print(one_line(e), file=sys.stderr)
+        if distributed.rank() > 0:
+            time.sleep(10)  # torchrun ends all processes when one fails: the first is to have said why
         return 2
 
 
@@ -60,7 +63,11 @@ def _main(argv: list[str]) -> int:
     sys.argv = ["python -m experiments", *argv]
     entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     if asks or args.cfg:
-        entry(lambda cfg: None)()
+        try:
+            entry(lambda cfg: None)()
+            sys.stdout.flush()
+        except BrokenPipeError:  # `--help | head` has seen enough
+            sys.stdout = None
         return 0
     from experiments import job, sweep
 

@@ -1,5 +1,5 @@
-"""python -m experiments.status [table=T3] [runs=DIR]: what is done, running, failed, missing and stale, per
-table and profile.
+"""python -m experiments.status [table=T3] [runs=DIR]: what is done, running, begun, failed, missing, stale,
+per table and profile. Begun: interrupted with a checkpoint, from which the same sweep goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ HEADS = (
     "done",
     "diverged",
     "running",
+    "begun",
     "failed",
     "missing",
     "stale",
@@ -59,6 +60,9 @@ def main(argv: list[str]) -> int:
                 for i, (v, w) in enumerate(zip(r, widths, strict=True))
             )
         )
+    print(
+        f"\nRuns of the store {known['runs']}. Committed results are not among them: make report shows both."
+    )
     return 0
 
 
@@ -72,6 +76,14 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
     found = store.finished(folder) if folder.is_dir() else {}
     by_config = {r["config"]: r for r in found.values()}
     beats = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
+    held = {path.parent.name for path in folder.glob("*/checkpoint.*.pt")}
+    held |= {rid for _, members in store.pending(folder) for rid in members}
+    with_checkpoint = {
+        c
+        for b in store.beats(folder)
+        for rid, c in zip(b["runs"], b.get("configs", ()), strict=False)
+        if rid in held
+    }
     running = {
         c: b["profile"]
         for b in beats
@@ -88,7 +100,7 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
         if all("axes" in p for p in g["points"]) and not any(r["profile"] == profile for r in found.values()):
             # Of a search only records made under the profile count, and `paper` has a million points.
             total = sum(grid.Pattern(**p).size for p in g["points"]) * len(g["seeds"])
-            rows.append((table, profile, total, 0, 0, 0, 0, total, 0, 0))
+            rows.append((table, profile, total, 0, 0, 0, 0, 0, total, 0, 0))
             continue
         wanted = {
             config.digest({**c, "seed": s}): p
@@ -98,6 +110,7 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
         }
         done = {c: by_config[c] for c in wanted.keys() & by_config.keys()}  # whichever profile it ran under
         alive = running.keys() & wanted.keys()
+        begun = with_checkpoint & wanted.keys() - done.keys() - alive
         others = {c for c, r in by_config.items() if r["profile"] == profile} - wanted.keys()
         others |= {c for c, name in running.items() if name == profile} - wanted.keys()
         states = [r["status"] for r in done.values()]
@@ -110,8 +123,9 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
                 states.count("finished"),
                 states.count("diverged"),
                 len(alive),
+                len(begun),
                 states.count("failed"),
-                len(wanted.keys() - done.keys() - alive),
+                len(wanted.keys() - done.keys() - alive - begun),
                 stale,
                 len(others),
             )

@@ -50,8 +50,8 @@ def test_the_smoke_grid_whole_and_again(cli):
     )
     lines = [line.split() for line in status.stdout.splitlines()]
     row = next(line for line in lines if line[:2] == ["T3", "smoke"])
-    assert ["T5", "smoke", "44", "0", "0", "0", "0", "44", "0", "0"] in lines  # of a search
-    assert row == ["T3", "smoke", "30", "30", "0", "0", "0", "0", "0", "0"]
+    assert ["T5", "smoke", "44", "0", "0", "0", "0", "0", "44", "0", "0"] in lines  # of a search
+    assert row == ["T3", "smoke", "30", "30", "0", "0", "0", "0", "0", "0", "0"]
 
 
 def test_a_single_run_and_the_same_run_in_a_sweep_are_one(cli):
@@ -466,5 +466,14 @@ def test_help_explains_the_words_and_cfg_shows_the_resolved_point(cli):
         "rerun",
     ):
         assert word in shown.stdout
+    head = subprocess.run(
+        f"'{sys.executable}' -m experiments --help | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=cli.env,
+    )
+    assert head.stdout.startswith("Re-runs the tables") and not head.stderr
     cfg = cli("--cfg", "job", "table=T3", "column=ni", "alpha=0.5")
     assert cfg.returncode == 0 and "kdd_keel" in cfg.stdout and "alpha: 0.5" in cfg.stdout

@@ -24,6 +24,13 @@ def test_status_counts_runs_of_the_grid_alone(tmp_path):
         (row,) = [r for r in status.of_table("T3", folder) if r[1] == "smoke"]
     found = dict(zip(status.HEADS, row, strict=True))
     assert (found["points"], found["running"], found["missing"], found["other runs"]) == (30, 10, 20, 10)
+    assert found["begun"] == 0
+    # interrupted: no lock is held any more, and of two runs there is a checkpoint, one of them off the grid
+    for rid in (ids[0], ids[-1]):
+        store.save_checkpoint(folder / rid, {"step": 1})
+    (row,) = [r for r in status.of_table("T3", folder) if r[1] == "smoke"]
+    found = dict(zip(status.HEADS, row, strict=True))
+    assert (found["running"], found["begun"], found["missing"], found["other runs"]) == (0, 1, 29, 0)
 
 
 def test_status_wants_a_folder(tmp_path, capsys):
