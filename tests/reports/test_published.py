@@ -1,23 +1,11 @@
 """The published figures against the transcription of the survey, where one is at hand."""
 
-import os
-from pathlib import Path
-
 import pytest
-import yaml
 
 from reports import published
+from tests.reports import transcription
 
 T3 = published.load("T3")
-
-
-def survey_tables():
-    path = os.environ.get("BN_SURVEY_TABLES", "")
-    if not Path(path).is_file():
-        pytest.skip(
-            "BN_SURVEY_TABLES does not name the transcription of the survey's tables (survey_tables.yaml)"
-        )
-    return {f"T{t['number']}": t for t in yaml.safe_load(Path(path).read_text(encoding="utf-8"))["tables"]}
 
 
 def without_latex(text):
@@ -26,7 +14,7 @@ def without_latex(text):
 
 
 def test_cells_are_the_surveys():
-    told = survey_tables()["T3"]
+    told = transcription.of("T3")
     assert {(c["row"], c["column"]): (c["value"], c["printed"]) for c in told["cells"]} == {
         key: (figure.survey, figure.printed) for key, figure in T3.figures.items()
     }
@@ -36,7 +24,7 @@ def test_cells_are_the_surveys():
 
 
 def test_headings_rows_and_audit_are_the_surveys():
-    told = survey_tables()["T3"]
+    told = transcription.of("T3")
     for ours, theirs in zip(T3.columns, told["columns"], strict=True):
         assert {k: getattr(ours, k) for k in theirs} == theirs
     assert [(r.id, r.zh, r.en) for r in T3.rows] == [(r["id"], r["zh"], r["en"]) for r in told["rows"]]
@@ -46,10 +34,10 @@ def test_headings_rows_and_audit_are_the_surveys():
 
 
 def test_index_lists_the_surveys_tables():
-    told = survey_tables()
     for entry in published.index()["tables"]:
+        told = transcription.of(entry["id"])
         for language in ("caption_zh", "caption_en"):
-            assert without_latex(entry[language]) == without_latex(told[entry["id"]][language]), entry["id"]
+            assert without_latex(entry[language]) == without_latex(told[language]), entry["id"]
 
 
 def test_index_has_all_eleven_tables_built_or_not():

@@ -1,17 +1,15 @@
 """Published figures and claims of Tables 5 and 6: against the survey's transcription, and as said by hand."""
 
 import math
-import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from reports import claims, published, ranking
 from reports.claims import table_05, table_06
 from reports.statistics import Judge, Sample
+from tests.reports import transcription
 
 T5, T6 = published.load("T5"), published.load("T6")
 THEIRS = {
@@ -54,11 +52,7 @@ def holds(claim, values):
 
 @pytest.mark.parametrize("pub", [T5, T6], ids=["T5", "T6"])
 def test_cells_rows_and_headings_are_the_surveys(pub):
-    path = os.environ.get("BN_SURVEY_TABLES", "")
-    if not Path(path).is_file():
-        pytest.skip("BN_SURVEY_TABLES does not name the transcription of the survey's tables")
-    tables = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["tables"]
-    told = next(t for t in tables if f"T{t['number']}" == pub.table)
+    told = transcription.of(pub.table)
     ours = {
         (THEIRS.get(row, row), column): (figure.survey, figure.printed)
         for (row, column), figure in pub.figures.items()
