@@ -83,7 +83,7 @@ def analyse(
         **headed(published, profile, damaged),
         cells=pd.DataFrame(cells, columns=CELLS),
         extra=pd.DataFrame(extra, columns=EXTRA),
-        claims=judged(published, samples, bases),
+        claims=judged(published, samples, bases, at_chance(runs, published)),
         deviations=deviations(runs, paper, published),
         runs=runs,
         notes=notes + remarks(runs, grid, profile, damaged),
@@ -138,9 +138,36 @@ def headed(published: Published, profile: str, damaged: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judged(published: Published, samples: dict[Any, Sample], bases: dict[str, Basis]) -> list[ClaimResult]:
+def judged(
+    published: Published,
+    samples: dict[Any, Sample],
+    bases: dict[str, Basis],
+    stuck: dict[tuple[str, str], tuple[int, int]] | None = None,
+) -> list[ClaimResult]:
     functions, judge = claim_room.of(published.table), Judge(samples)
-    return [result(claim, functions[claim.id], published, judge, bases) for claim in published.claims]
+    return [
+        result(claim, functions[claim.id], published, judge, bases, stuck or {}) for claim in published.claims
+    ]
+
+
+def at_chance(runs: pd.DataFrame, published: Published) -> dict[tuple[str, str], tuple[int, int]]:
+    """(row, column) -> (runs whose error is nine tenths of a guess's or more, all runs), where there are any:
+    what such networks say of a claim is not what it is about. A run that diverged counts as all wrong. Empty
+    where the records do not say what a guess gives.
+    """
+    metric = published.metrics[0]
+    if not {"metrics.chance", f"metrics.{metric.id}"} <= set(runs):
+        return {}
+    mine = runs[(runs["match"] == "cell") & (runs["status"] != "failed") & runs["metrics.chance"].notna()]
+    values = mine[f"metrics.{metric.id}"].where(mine["status"] != "diverged", metric.lost)
+    error, guess = values.astype(float), mine["metrics.chance"].astype(float)
+    if metric.better == "higher":
+        error, guess = 100 - error, 100 - guess
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for row, column, hit in zip(mine["row"], mine["column"], error >= 0.9 * guess, strict=True):
+        hits, n = found.get((row, column), (0, 0))
+        found[row, column] = (hits + int(hit), n + 1)
+    return {key: (hits, n) for key, (hits, n) in found.items() if hits}
 
 
 # --------------------------------------------------------------------------------------------------- cells
@@ -293,12 +320,15 @@ def cell(
     found = summary(sample)
     if metric.median and sample.values:
         found = Summary(found.n, median(list(sample.values.values())), math.nan, math.nan, math.nan)
+    low, high = found.low, found.high
+    if metric.unit == "%":  # a mean of percentages is known to lie there, whatever the spread of three seeds
+        low, high = max(low, 0.0), min(high, 100.0)
     origins = set(group.origin)
     return {
         "row": row, "column": column, "metric": metric.id,
         "survey": math.nan if survey is None else float(survey),
         "source": math.nan if source is None else float(source),
-        "mean": found.mean, "sd": found.sd, "n": found.n, "low": found.low, "high": found.high,
+        "mean": found.mean, "sd": found.sd, "n": found.n, "low": low, "high": high,
         "difference": found.mean - survey if survey is not None and metric.comparable else math.nan,
         "missed": sum(map(math.isinf, sample.values.values())),
         "diverged": group.status.count("diverged"), "failed": group.status.count("failed"),

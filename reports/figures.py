@@ -22,6 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from reports.statistics import median
+
 # CSS variable -> (light, dark). c1.. follows the Okabe-Ito set (safe for the common colour blindnesses),
 # lightened on dark ground; s0..s7 follows viridis, for ordered values, darker where it would fade.
 INK, GRID, FAINT = "#1d2126", "#d5d9de", "#717982"
@@ -261,6 +263,8 @@ def points(
     shift = [0.0, 0.0, 0.18, 0.36]
     with matplotlib.rc_context(STYLE):
         for i, s in enumerate(series):
+            if not _finite(s.y):  # nothing is printed for these settings: no word of it in the legend
+                continue
             _interval(ax, np.asarray(s.x, float) + shift[min(i, 3)], s, **marks[min(i, 3)])
         _log_if_wide(
             ax, [v for s in series for v in s.y], ends=[v for s in series for v in [*s.low, *s.high]]
@@ -271,7 +275,7 @@ def points(
             ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
         else:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2)
-    text = " ".join(_describe(s, [labels[int(i)] for i in s.x]) for s in series)
+    text = " ".join(_describe(s, [labels[int(i)] for i in s.x]) for s in series if _finite(s.y))
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
 
 
@@ -355,24 +359,38 @@ def strip(
     xlabel: str,
     ylabel: str,
 ) -> str:
-    """One dot a run over named settings, with a dash at the median. values[i]: numbers of labels[i]."""
+    """One dot a run over named settings, with a dash at the median. values[i]: numbers of labels[i]; an
+    infinite one is a run that never got there: it has no dot, counts in the median, and is named above.
+    """
     fig, ax = _new()
     with matplotlib.rc_context(STYLE):
         for i, group in enumerate(values):
-            good = _finite(group)
+            good, never = _finite(group), sum(map(math.isinf, group))
             if good:
                 jitter = np.linspace(-0.15, 0.15, len(good)) if len(good) > 1 else np.zeros(1)
                 ax.plot(i + jitter, good, "o", color=C["c1"], ms=3, alpha=0.7)
-                ax.plot([i - 0.3, i + 0.3], [float(np.median(good))] * 2, color=C["ink"], lw=1.6)
+            if math.isfinite(middle := _middle(group)):
+                ax.plot([i - 0.3, i + 0.3], [middle] * 2, color=C["ink"], lw=1.6)
+            if never:
+                top = ax.get_xaxis_transform()
+                ax.text(i, 1.01, f"{never} never", transform=top, ha="center", va="bottom", fontsize=6.5)
+                ax.title.set_y(1.06)
         _log_if_wide(ax, [v for group in values for v in group])
         _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
-    text = "; ".join(
-        f"{lab}: {number(float(np.median(_finite(g))))} (n = {len(_finite(g))})"
-        for lab, g in zip(labels, values, strict=True)
-        if _finite(g)
+    told = []
+    for label, group in zip(labels, values, strict=True):
+        good, never = _finite(group), sum(map(math.isinf, group))
+        if good or never:
+            middle = number(_middle(group)) if math.isfinite(_middle(group)) else "never"
+            told.append(f"{label}: {middle} (n = {len(good) + never}{f', {never} never' * bool(never)})")
+    return to_svg(
+        fig, name, title, f"{ylabel} against {xlabel}; medians: {'; '.join(told) or 'no runs yet'}."
     )
-    return to_svg(fig, name, title, f"{ylabel} against {xlabel}; medians: {text or 'no runs yet'}.")
+
+
+def _middle(values: Sequence[float]) -> float:
+    return median([v for v in values if not math.isnan(v)])
 
 
 def pattern(

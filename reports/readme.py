@@ -110,7 +110,7 @@ def basis(report: TableReport, column: str) -> str:
     if not ran:
         return "not run"
     counts = sorted({int(c["n"]) for c in ran})
-    n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} by row"
     standing = "" if ran[0]["standing"] == "same" else f" ({ran[0]['standing']})"
     sets = f"{ran[0]['sets']:.0f} sets of " if ran[0].get("sets", math.nan) > 0 else ""
     return f"on {sets}`{ran[0]['data']}`{standing}, n = {n}"
@@ -131,7 +131,8 @@ def table_of(report: TableReport) -> list[str]:
         for metric in map(pub.metric, shown):
             cells = cells_of(report, column, metric.id)
             told = any(not math.isnan(cell["survey"]) for cell in cells.values())
-            if metric is not pub.metrics[0] and not told:
+            ran = metric is pub.metrics[0] and any(cell["data"] for cell in cells.values())
+            if not told and not ran:  # that it is not run stands in the line above the table
                 continue
             name = pub.group(column) + (f", {metric.short}" if len(shown) > 1 else "")
             heads += [f"{name}: survey", "ours"] if told else [f"{name}: ours"]

@@ -10,6 +10,7 @@ from reports import claims as claim_room
 from reports.published import Claim, Published
 from reports.statistics import FEWEST, Interval, Judge, cells_of, smallest
 
+FEW = 3  # cells with runs at chance that are named one by one
 VERDICTS = ("supported", "contradicted", "inconclusive", "not comparable", "not run")
 
 
@@ -55,9 +56,16 @@ class Basis:
 
 
 def result(
-    claim: Claim, function: Any, published: Published, judge: Judge, bases: dict[str, Basis]
+    claim: Claim,
+    function: Any,
+    published: Published,
+    judge: Judge,
+    bases: dict[str, Basis],
+    stuck: dict[tuple[str, str], tuple[int, int]],
 ) -> ClaimResult:
-    """The claim on the survey's, the source's and our figures."""
+    """The claim on the survey's, the source's and our figures. stuck: (row, column) -> (runs at chance,
+    all runs), where there are any.
+    """
     parts = function(claim_room.Measured())
     components = [component(part, judge, [bases[c] for c in part.columns]) for part in parts]
     usable = [i for i, c in enumerate(components) if c.margin is not None]
@@ -89,7 +97,14 @@ def result(
         high=finite(found.high) if found else None,
         n=found.n if found else 0,
         verdict=verdict,
-        label=label_of([parts[i] for i in usable], components, bases),
+        label="; ".join(
+            word
+            for word in (
+                label_of([parts[i] for i in usable], components, bases),
+                hardly_trained([parts[i] for i in usable], stuck),
+            )
+            if word
+        ),
         why=why,
         components=components,
     )
@@ -149,6 +164,17 @@ def explained(verdict: str, found: Interval, usable: list[Component], missing: i
         open_parts = sum(c.verdict != "supported" for c in usable)
         text = f"{open_parts} of {len(usable)} parts not above 0 with confidence; least margin: {worst.name}"
     return f"{text}; n = {found.n}, {HOW[found.how]}"
+
+
+def hardly_trained(usable: list[claim_room.Part], stuck: dict[tuple[str, str], tuple[int, int]]) -> str:
+    """As in "at chance: 1 of 3 of nin (cifar10), 3 of 3 of nin (cifar100)"; "" where none is."""
+    cells = [cell for part in usable for cell in sorted(cells_of(part.margin))]
+    found = {key: stuck[key] for row, column, _ in cells if (key := (row, column)) in stuck}
+    told = [f"{hits} of {n} of {row} ({column})" for (row, column), (hits, n) in found.items()]
+    if len(told) > FEW:
+        hits, n = (sum(counts) for counts in zip(*found.values(), strict=True))
+        told = [f"{hits} of {n} runs of {len(found)} cells"]
+    return f"at chance: {', '.join(told)}" if told else ""
 
 
 def label_of(usable: list[claim_room.Part], components: list[Component], bases: dict[str, Basis]) -> str:

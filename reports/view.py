@@ -77,19 +77,24 @@ NOWHERE: dict[str, Any] = {
 
 
 def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
-    """One metric beside what is printed: for each printed row, one cell a data column."""
+    """One metric beside what is printed: for each printed row, one cell a data column. Columns of which
+    nothing is printed and nothing ran are only named (`empty`).
+    """
     pub = report.published
     mine = report.cells[report.cells["metric"] == metric.id]
     cells: dict[Any, dict[str, Any]] = {(c["row"], c["column"]): c for c in mine.to_dict("records")}  # type: ignore[misc]
+    known = mine[mine["data"].ne("") | mine["survey"].notna() | mine["source"].notna()]
+    used = {*known["column"], *report.extra["column"]}
+    shown = [c for c in pub.data_columns if c in used] or list(pub.data_columns)
     columns = []
-    for column in pub.data_columns:
+    for column in shown:
         ran = [c for (_, name), c in cells.items() if name == column and c["data"]]
         where = {k: ran[0][k] if ran else "" for k in ("data", "standing")}
         columns.append({"id": column, "group": pub.group(column), **where})
     rows = []
     for row in pub.main_rows:
         line = []
-        for column in pub.data_columns:
+        for column in shown:
             figure = pub.figure(row.id, column, metric.printed)
             found = cells.get((row.id, column), NOWHERE)
             line.append({**found, "audit": figure.audit if figure else ()})
@@ -97,7 +102,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
     has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
     told = pd.concat([mine["survey"], mine["source"]]).dropna()
     digits = 0 if len(told) and (told == told.round()).all() else metric.digits  # as it is printed
-    return {"metric": metric, "columns": columns, "rows": rows, "digits": digits, **has}
+    empty = [pub.group(c) for c in pub.data_columns if c not in shown]
+    return {"metric": metric, "columns": columns, "rows": rows, "digits": digits, "empty": empty, **has}
 
 
 # ------------------------------------------------------------------------------------ rows of small tables

@@ -101,7 +101,10 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     ]  # fmt: skip
     on = [c for c in columns if c != "mnist"]
     if on:
-        note = "One dot a seed, bar at the median of those that reach it; runs that never do have no dot."
+        note = (
+            "One dot a seed, bar at the median, in which a run that never gets there is infinite; how many"
+            " never do stands above, and there is no bar where they are the half or more."
+        )
         groups.append(
             {"title": "Steps to the target", "note": note, "svgs": [Markup(to_target(report, c)) for c in on]}
         )

@@ -208,14 +208,8 @@ def values(report: analysis.TableReport, row: str, column: str) -> dict[int, flo
 
 
 def stuck(report: analysis.TableReport, row: str, column: str) -> str:
-    """How many of the runs are at chance, as in ", 2 of them at chance": test errors of nine tenths of a
-    guess's and above.
-    """
-    runs = of_cells(report, column)
-    chance = runs["metrics.chance"].dropna()
-    if chance.empty:
-        return ""
-    hits = sum(v >= 0.9 * float(chance.iloc[0]) for v in values(report, row, column).values())
+    """How many of the runs are at chance, as in ", 2 of them at chance"."""
+    hits, _ = analysis.at_chance(report.runs, report.published).get((row, column), (0, 0))
     return f", {hits} of them at chance" if hits else ""
 
 

@@ -82,6 +82,28 @@ def test_points_stand_where_the_numbers_say() -> None:
     np.testing.assert_allclose(slope * np.array(values) + offset, y, atol=0.05)
 
 
+def test_runs_that_never_get_there_count_in_the_median_and_are_named() -> None:
+    values = [[1.0, 2.0, 6.0], [5.0, math.inf, 7.0], [5.0, math.inf, math.inf], [math.nan, 3.0]]
+    svg = figures.strip("s", "t", list("abcd"), values, xlabel="x", ylabel="y")
+    assert len(marks(svg, figures.C["c1"])) == 3 + 2 + 1 + 1
+    root = ET.fromstring(svg)
+    texts = ["".join(t.itertext()).strip() for t in root.iter(f"{SVG}text")]
+    assert [t for t in texts if "never" in t] == ["1 never", "2 never"]
+    description = root.find(f"{SVG}desc")
+    assert description is not None and description.text is not None
+    assert "a: 2.00 (n = 3); b: 7.00 (n = 3, 1 never); c: never (n = 3, 2 never); d: 3.00 (n = 1)" in (
+        description.text
+    )
+
+
+def test_what_has_no_value_is_not_in_the_legend() -> None:
+    nothing = Series("survey", [0, 1], [math.nan, math.nan])
+    svg = figures.points("p", "t", ["a", "b"], [nothing, Series("source", [0], [2.0]),
+                         Series("ours", [0, 1], [1.0, 2.0])], xlabel="x", ylabel="y")  # fmt: skip
+    texts = {"".join(t.itertext()).strip() for t in ET.fromstring(svg).iter(f"{SVG}text")}
+    assert {"source", "ours"} <= texts and "survey" not in texts
+
+
 def test_missing_values_leave_no_mark_in_a_heat_map() -> None:
     values = np.array([[1.0, math.nan], [2.0, 3.0]])
     svg = figures.heat(

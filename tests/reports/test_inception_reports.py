@@ -1,11 +1,9 @@
 """Table 1 in the reports: printed figures, claims, steps to a target and misses, ablation, page, snapshot."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
-import yaml
 from scipy import stats
 
 from reports import claims, published, readme, site, snapshot, store, tables
@@ -13,6 +11,7 @@ from reports.analysis import analyse
 from reports.pages import table_01
 from reports.statistics import Judge, Linear, Sample, share, smallest, summary
 from tests.reports import synthetic_inception as make
+from tests.reports import transcription
 from tests.reports.html_checks import check_site
 
 T1 = published.load("T1")
@@ -47,11 +46,7 @@ def cell(report, row, metric, column="imagenet"):
 
 
 def test_cells_rows_and_headings_are_the_surveys():
-    path = os.environ.get("BN_SURVEY_TABLES", "")
-    if not Path(path).is_file():
-        pytest.skip("BN_SURVEY_TABLES does not name the transcription of the survey's tables")
-    tables_of_survey = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["tables"]
-    told = next(t for t in tables_of_survey if t["number"] == 1)
+    told = transcription.of("T1")
     columns = {c["id"] for c in told["columns"]}
     rows = {THEIRS.get(r, r): r for r in T1.survey_rows}
     assert list(rows) == [r["id"] for r in told["rows"]]

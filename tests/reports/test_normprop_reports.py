@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
-import yaml
 from scipy import stats
 
 from reports import claims, published, readme, site, snapshot, store, tables, view
@@ -14,6 +12,7 @@ from reports.analysis import analyse
 from reports.claims import table_02
 from reports.pages import table_02 as page
 from tests.reports import synthetic_normprop as make
+from tests.reports import transcription
 from tests.reports.html_checks import check_site
 
 T2 = published.load("T2")
@@ -46,11 +45,7 @@ def cell(report, row, metric, column="cifar10"):
 
 
 def test_cells_rows_and_headings_are_the_surveys():
-    path = os.environ.get("BN_SURVEY_TABLES", "")
-    if not Path(path).is_file():
-        pytest.skip("BN_SURVEY_TABLES does not name the transcription of the survey's tables")
-    tables_of_survey = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["tables"]
-    told = next(t for t in tables_of_survey if t["number"] == 2)
+    told = transcription.of("T2")
     assert list(T2.survey_rows) == [r["id"] for r in told["rows"]]
     for c in told["cells"]:
         figure = T2.figures[c["row"], c["column"]]
@@ -149,6 +144,52 @@ def test_runs_at_chance_are_said_to_be(tmp_path):
     assert page.text(report, "nin", "cifar10").endswith("n = 3, 2 of them at chance")
     assert "chance" not in page.text(report, "nin_np", "cifar10")
     assert "; of its runs 2 at chance" in page.answer(report, "cifar10")
+    found = {c.id: c for c in report.claims}
+    assert found["T2.C6"].label.endswith("; at chance: 2 of 3 of nin (cifar10)")
+    assert "chance" not in found["T2.C3"].label  # does not look at nin
+
+
+def test_many_cells_at_chance_are_counted(tmp_path):
+    rows = [f"nin_np{gamma}_at_{rate}" for gamma in ("", "_gamma1") for rate in table_02.RATES]
+    made = [make.record(row, "cifar10", seed) for row in rows for seed in range(3)]
+    for record in made[:5]:
+        record["metrics"]["test_error"] = 90.0
+        record.pop("wrong")
+    make.write(tmp_path, made)
+    found = {c.id: c for c in report_of(tmp_path).claims}
+    assert found["T2.C16"].label.endswith("; at chance: 3 of 3 of nin_np_at_0.05 (cifar10), "
+                                          "2 of 3 of nin_np_at_0.07 (cifar10)")  # fmt: skip
+    for record in made[5:12]:
+        record["metrics"]["test_error"] = 90.0
+        record.pop("wrong")
+    make.write(tmp_path, made)
+    found = {c.id: c for c in report_of(tmp_path).claims}
+    assert found["T2.C16"].label.endswith("; at chance: 12 of 12 runs of 4 cells")
+
+
+def test_an_interval_of_percentages_ends_at_0_and_100(tmp_path):
+    made = [make.record(row, "cifar10", seed) for row in ("nin_np", "nin") for seed in range(3)]
+    for record, error in zip(made, (0.5, 0.5, 8.0, 95.0, 95.0, 60.0), strict=True):
+        record["metrics"]["test_error"] = error
+        record.pop("wrong")
+    make.write(tmp_path, made)
+    report = report_of(tmp_path)
+    assert cell(report, "nin_np", "test_error")["low"] == 0
+    assert cell(report, "nin", "test_error")["high"] == 100
+    assert cell(report, "nin_np", "test_error")["high"] > 8 and cell(report, "nin", "test_error")["low"] < 60
+
+
+def test_columns_with_nothing_in_them_are_named_not_drawn(built):
+    root, _ = built
+    html = (root / "out" / "table_02.html").read_text(encoding="utf-8")
+    captions = [t.split("</caption>") for t in html.split("<caption>")[1:]]
+    ((told, body),) = [(a, b[0]) for a, *b in captions if a.startswith("absolute mean")]
+    assert "Neither printed nor run: " in told and "SVHN" in told and "flips" in told
+    head = body.split("</thead>")[0]
+    assert "CIFAR-10" in head and "SVHN" not in head and "flips" not in head
+    ((told, body),) = [(a, b[0]) for a, *b in captions if a.startswith("test error (%), evaluation chosen")]
+    head = body.split("</thead>")[0]
+    assert "Neither" not in told and "SVHN" in head and "flips" in head  # printed, though not run
 
 
 def test_the_interval_of_a_gain_is_of_differences_seed_by_seed(tmp_path):
