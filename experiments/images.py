@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config import BadInput
 
-CHUNK = 500  # pictures at a time in evaluation: activations of a convolutional network are large
+CHUNK = 50  # pictures at a time in evaluation: activations of a convolutional network are large
 
 
 class State:
