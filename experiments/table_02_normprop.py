@@ -96,7 +96,7 @@ def check(run: Run) -> Run:
 
     m, o = run.model, run.optimizer
     must(m.name in ("nin", "lin_nin", "maxout"), "model", m.name, "this table has nin, lin_nin and maxout")
-    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "give a factor above 0, up to 8")
+    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
     must(0 <= m.dropout < 1, "model.dropout", m.dropout, "a rate from 0 to below 1")
     must(o.name == "SGD", "optimizer", o.name, "this table has SGD with momentum (sgd)")
     must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
@@ -289,7 +289,7 @@ class State(images.State):
         hooks = [m.register_forward_pre_hook(look) for m in layers]
         x = self.data.x_test[:LOOKED_AT]
         with torch.no_grad():
-            for rows in torch.arange(len(x), device=x.device).split(images.CHUNK):
+            for rows in torch.arange(len(x), device=x.device).split(images.piece(x)):
                 self.net(take(x, rows), shared=True)
         for hook in hooks:
             hook.remove()
@@ -317,7 +317,7 @@ def prepared(data: Any, run: Run) -> Any:
     done = {"x_train": x}
     for part in ("train", "val", "test"):
         x = done.setdefault(f"x_{part}", x if part == "train" else gcn(getattr(data, f"x_{part}")))
-        for some in x.split(images.CHUNK):  # in place: one copy of the pictures in float32 is enough
+        for some in x.split(images.piece(x)):  # in place: one copy of the pictures in float32 is enough
             some.copy_(zca.transform(some))
     return dataclasses.replace(data, **done)
 
