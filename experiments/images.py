@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config import BadInput
 
-CHUNK = 500  # pictures at a time in evaluation: activations of a convolutional network are large
+PIECE = 50  # of 32x32 pictures, so many at a time are evaluated, of smaller ones more
 
 
 class State:
@@ -146,6 +146,14 @@ def batches(x: Any, order: Any) -> Iterator[Any]:
             yield x.index_select(0, index)
 
 
+def piece(x: Any) -> int:
+    """How many pictures to evaluate at a time: about as many pixels as a training step has. Activations are
+    large, and the allocator has blocks of that size; with more of them a run's memory grows to several times
+    what training needs, and with fewer small pictures take twice as long.
+    """
+    return max(PIECE, PIECE * 32 * 32 // (x.shape[-2] * x.shape[-1]))
+
+
 def wrong_ones(state: State, part: str) -> Any:
     """Which pictures of a part this process's share of them gets wrong, bool [n]."""
     import torch
@@ -156,12 +164,11 @@ def wrong_ones(state: State, part: str) -> Any:
     net, data = state.net, state.data
     x, y = own(getattr(data, f"x_{part}")), own(getattr(data, f"y_{part}"))
     if not hasattr(x, "batches"):
-        return measure.errors(net, x, y, len(data.classes), "error", CHUNK)[1][0]
+        return measure.errors(net, x, y, len(data.classes), "error", piece(x))[1][0]
     found = [torch.zeros(0, dtype=torch.bool, device=y.device)]
-    rows = torch.arange(len(y)).split(CHUNK)
+    rows = torch.arange(len(y)).split(piece(x))
     for index, pictures in zip(rows, x.batches([r.tolist() for r in rows]), strict=True):
-        wrong = measure.errors(net, pictures.to(y.device), y[index], len(data.classes), "error", CHUNK)[1]
-        found.append(wrong[0])
+        found.append(measure.errors(net, pictures.to(y.device), y[index], len(data.classes), "error")[1][0])
     return torch.cat(found)
 
 

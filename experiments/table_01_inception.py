@@ -93,7 +93,7 @@ def check(run: Run) -> Run:
     m, o, r = run.model, run.optimizer, run.recipe
     must(m.name in ("inception", "sigmoids"), "model", m.name, "this table has inception and sigmoids")
     must(m.size in ("full", "small"), "model.size", m.size, "choose full or small")
-    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "give a factor from 0 to 8")
+    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
     must(m.activation in ("relu", "sigmoid"), "model.activation", m.activation, "choose relu or sigmoid")
     must(o.name == "SGD", "optimizer", o.name, "this table has SGD with momentum (sgd)")
     must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")

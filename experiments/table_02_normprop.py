@@ -96,7 +96,7 @@ def check(run: Run) -> Run:
 
     m, o = run.model, run.optimizer
     must(m.name in ("nin", "lin_nin", "maxout"), "model", m.name, "this table has nin, lin_nin and maxout")
-    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "give a factor from 0 to 8")
+    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
     must(0 <= m.dropout < 1, "model.dropout", m.dropout, "a rate from 0 to below 1")
     must(o.name == "SGD", "optimizer", o.name, "this table has SGD with momentum (sgd)")
     must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
@@ -280,22 +280,24 @@ class State(images.State):
 
         epoch = self.seconds / max(self.counted, 1) * self.steps_per_epoch
         self.seconds, self.counted = 0.0, 0
-        seen: list[float] = []
+        sums: dict[Any, Any] = {}
 
         def look(module: Any, inputs: Any) -> None:
-            seen.append(inputs[0].mean((0, 2, 3)).abs().mean().item())
+            sums[module] = sums.get(module, 0) + inputs[0].mean((2, 3)).double().sum(0)
 
         layers = [m for m in self.net.single.modules() if isinstance(m, torch.nn.Conv2d)][1:]
         hooks = [m.register_forward_pre_hook(look) for m in layers]
-        x = self.data.x_test
+        x = self.data.x_test[:LOOKED_AT]
         with torch.no_grad():
-            self.net(take(x, torch.arange(min(LOOKED_AT, len(x)), device=x.device)), shared=True)
+            for rows in torch.arange(len(x), device=x.device).split(images.piece(x)):
+                self.net(take(x, rows), shared=True)
         for hook in hooks:
             hook.remove()
+        means = [(channels / len(x)).abs().mean().item() for channels in sums.values()]
         return {
             "chance": 100 - 100 / len(self.data.classes),
             "epoch_seconds": epoch,
-            "input_mean": sum(seen) / len(seen),
+            "input_mean": sum(means) / len(means),
         }
 
 
@@ -315,7 +317,7 @@ def prepared(data: Any, run: Run) -> Any:
     done = {"x_train": x}
     for part in ("train", "val", "test"):
         x = done.setdefault(f"x_{part}", x if part == "train" else gcn(getattr(data, f"x_{part}")))
-        for some in x.split(images.CHUNK):  # in place: one copy of the pictures in float32 is enough
+        for some in x.split(images.piece(x)):  # in place: one copy of the pictures in float32 is enough
             some.copy_(zca.transform(some))
     return dataclasses.replace(data, **done)
 
