@@ -151,20 +151,20 @@ def judged(
 
 
 def at_chance(runs: pd.DataFrame, published: Published) -> dict[tuple[str, str], tuple[int, int]]:
-    """(row, column) -> (runs whose error is nine tenths of a guess's or more, all runs), where there are any:
-    what such networks say of a claim is not what it is about. A run that diverged counts as all wrong. Empty
-    where the records do not say what a guess gives.
+    """(row, column) -> (finished runs whose error is nine tenths of a guess's or more, all runs), where there
+    are any: what such networks say of a claim is not what it is about. Empty where the records do not say
+    what a guess gives.
     """
     metric = published.metrics[0]
     if not {"metrics.chance", f"metrics.{metric.id}"} <= set(runs):
         return {}
     mine = runs[(runs["match"] == "cell") & (runs["status"] != "failed") & runs["metrics.chance"].notna()]
-    values = mine[f"metrics.{metric.id}"].where(mine["status"] != "diverged", metric.lost)
-    error, guess = values.astype(float), mine["metrics.chance"].astype(float)
+    error, guess = mine[f"metrics.{metric.id}"].astype(float), mine["metrics.chance"].astype(float)
     if metric.better == "higher":
         error, guess = 100 - error, 100 - guess
     found: dict[tuple[str, str], tuple[int, int]] = {}
-    for row, column, hit in zip(mine["row"], mine["column"], error >= 0.9 * guess, strict=True):
+    stuck = (error >= 0.9 * guess) & (mine["status"] != "diverged")
+    for row, column, hit in zip(mine["row"], mine["column"], stuck, strict=True):
         hits, n = found.get((row, column), (0, 0))
         found[row, column] = (hits + int(hit), n + 1)
     return {key: (hits, n) for key, (hits, n) in found.items() if hits}
