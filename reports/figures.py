@@ -373,8 +373,7 @@ def strip(
                 ax.plot([i - 0.3, i + 0.3], [middle] * 2, color=C["ink"], lw=1.6)
             if never:
                 top = ax.get_xaxis_transform()
-                ax.text(i, 1.01, f"{never} never", transform=top, ha="center", va="bottom", fontsize=6.5)
-                ax.title.set_y(1.06)
+                ax.text(i, 0.98, f"{never}\nnever", transform=top, ha="center", va="top", fontsize=6.5)
         _log_if_wide(ax, [v for group in values for v in group])
         _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
