@@ -381,8 +381,8 @@ def strip(
     for label, group in zip(labels, values, strict=True):
         good, never = _finite(group), sum(map(math.isinf, group))
         if good or never:
-            middle = number(_middle(group)) if math.isfinite(_middle(group)) else "never"
-            told.append(f"{label}: {middle} (n = {len(good) + never}{f', {never} never' * bool(never)})")
+            value = number(_middle(group)) if math.isfinite(_middle(group)) else "never"
+            told.append(f"{label}: {value} (n = {len(good) + never}{f', {never} never' * bool(never)})")
     return to_svg(
         fig, name, title, f"{ylabel} against {xlabel}; medians: {'; '.join(told) or 'no runs yet'}."
     )
