@@ -47,7 +47,8 @@ NOTES = {  # of the groups of figures
     "The Jacobian factor": "Constant rates from the start; a run that diverges counts as 100 % (T2.C16).",
 }
 SHORT = {  # names for the axes of figures
-    "nin_np": "NIN + NP",
+    "nin_np": "NP",
+    "nin_bn": "BN",
     "plain": "none",
     "maxout_raw": "Maxout, raw",
     "nin_np_dropout": "NP, dropout",
