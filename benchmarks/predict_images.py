@@ -64,7 +64,8 @@ def operations(run: Any, known: dict[Any, float]) -> float:
         known[key] = forward_operations(run, shape, classes)
     n_val = 6000 if run.data.options.get("validation") == "source" else round(train * run.data.val_fraction)
     n = run.data.limit_train or train - n_val
-    evaluated = (n_val + (run.data.limit_eval or test)) * run.evaluations
+    most = run.data.limit_eval or max(n_val, test)
+    evaluated = (min(n_val, most) + min(test, most)) * run.evaluations
     return known[key] * run.epochs * (3 * n + evaluated)
 
 
