@@ -4,9 +4,9 @@
 
 Operations: three times those of the forward pass for a training picture (twice its multiply-adds each),
 once for an evaluated one; pictures from the grids, sizes of the data as published. This machine: all cores at
-SHARE of a matrix product's rate, the share that bench_images.py measures. A GPU: so many TFLOP/s reached in
-training (default 20, an assumption: none was at hand). Small networks and batches of 1, whose steps are more
-calls than arithmetic, take longer than this says.
+SHARE of a matrix product's rate, from the middle of what bench_images.py measures (22 to 62 %). A GPU: so
+many TFLOP/s reached in training (default 20, an assumption: none was at hand). Small networks and batches of
+1, whose steps are more calls than arithmetic, take longer than this says.
 """
 
 from __future__ import annotations

@@ -75,14 +75,12 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
         module = compose_here([f"table={table}"]).module
     found = store.finished(folder) if folder.is_dir() else {}
     by_config = {r["config"]: r for r in found.values()}
-    beats = [b for b in store.beats(folder) if b["status"] == "running" and time.time() - b["time"] < 120]
+    every = store.beats(folder)
+    beats = [b for b in every if b["status"] == "running" and time.time() - b["time"] < 120]
     held = {path.parent.name for path in folder.glob("*/checkpoint.*.pt")}
     held |= {rid for _, members in store.pending(folder) for rid in members}
     with_checkpoint = {
-        c
-        for b in store.beats(folder)
-        for rid, c in zip(b["runs"], b.get("configs", ()), strict=False)
-        if rid in held
+        c for b in every for rid, c in zip(b["runs"], b.get("configs", ()), strict=False) if rid in held
     }
     running = {
         c: b["profile"]

@@ -57,6 +57,7 @@ class TableReport:
     damaged: int = 0
     blocks: dict[str, Block | None] = field(default_factory=dict)  # column -> accuracies by set, of Table 5
     notes: list[str] = field(default_factory=list)
+    stuck: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # as at_chance says
 
 
 def analyse(
@@ -77,16 +78,18 @@ def analyse(
     runs = runs.assign(**{targets.LOST: (runs["status"].astype(object) == "diverged").astype(float)})
     if published.target:
         runs = targets.added(runs, published)
+    stuck = at_chance(runs, published)
     cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))
     bases = {column: basis(runs, column, paper, published) for column in published.data_columns}
     return TableReport(
         **headed(published, profile, damaged),
         cells=pd.DataFrame(cells, columns=CELLS),
         extra=pd.DataFrame(extra, columns=EXTRA),
-        claims=judged(published, samples, bases, at_chance(runs, published)),
+        claims=judged(published, samples, bases, stuck),
         deviations=deviations(runs, paper, published),
         runs=runs,
         notes=notes + remarks(runs, grid, profile, damaged),
+        stuck=stuck,
     )
 
 

@@ -210,7 +210,7 @@ def values(report: analysis.TableReport, row: str, column: str) -> dict[int, flo
 
 def stuck(report: analysis.TableReport, row: str, column: str) -> str:
     """How many of the runs are at chance, as in ", 2 of them at chance"."""
-    hits, _ = analysis.at_chance(report.runs, report.published).get((row, column), (0, 0))
+    hits, _ = report.stuck.get((row, column), (0, 0))
     return f", {hits} of them at chance" if hits else ""
 
 
