@@ -1,4 +1,7 @@
-"""The user's own pictures in <path>/train/<class>/, <path>/test/<class>/ and perhaps <path>/val/<class>/."""
+"""The user's own pictures in <path>/train/<class>/, <path>/test/<class>/ and perhaps <path>/val/<class>/.
+
+Without a folder test, val is the test set and a slice of train the validation set: ImageNet's layout.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +32,7 @@ def find_folder(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]
     if not base.is_dir():
         raise DataSetMissing(f"the folder {base} does not exist; {LAYOUT} of it")
     for part in ("train", "test"):
-        if not (base / part).is_dir():
+        if part not in _parts(base):
             raise DataSetMissing(f"{base} has no folder {part}; {LAYOUT}")
     classes = _classes(base / "train")
     if len(classes) < 2:
@@ -37,26 +40,30 @@ def find_folder(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]
             f"{base / 'train'} has {len(classes)} class folders, at least 2 are needed; {LAYOUT}"
         )
     files = []
-    for part in _parts(base):
-        for other in set(_classes(base / part)) - set(classes):
-            raise ValueError(f"{base / part / other}: the class {other} is not in {base / 'train'}")
+    for folder in _parts(base).values():
+        for other in set(_classes(folder)) - set(classes):
+            raise ValueError(f"{folder / other}: the class {other} is not in {base / 'train'}")
         for name in classes:
             pictures = sorted(
                 f
-                for f in (base / part / name).glob("*")
+                for f in (folder / name).glob("*")
                 if f.suffix.lower() in ENDINGS and not f.name.startswith(".")
             )
             if not pictures:
                 raise ValueError(
-                    f"{base / part / name} has no pictures ({', '.join(sorted(ENDINGS))}); "
+                    f"{folder / name} has no pictures ({', '.join(sorted(ENDINGS))}); "
                     "every class needs some in every part"
                 )
             files += pictures
     return "folder", files
 
 
-def _parts(base: Path) -> list[str]:
-    return [part for part in ("train", "val", "test") if (base / part).is_dir()]
+def _parts(base: Path) -> dict[str, Path]:
+    """part -> its folder."""
+    found = {part: base / part for part in ("train", "val", "test") if (base / part).is_dir()}
+    if "val" in found and "test" not in found:
+        found["test"] = found.pop("val")
+    return found
 
 
 def _classes(folder: Path) -> list[str]:
@@ -71,21 +78,24 @@ def build_folder(
     number = {name: i for i, name in enumerate(classes)}
     arrays: dict[str, NDArray[Any]] = {}
     streamed = len(files) * options["size"] ** 2 * options["channels"] > LIMIT
-    for part in _parts(base):
-        mine = [f for f in files if f.relative_to(base).parts[0] == part]
+    parts = _parts(base)
+    for part, folder in parts.items():
+        mine = [f for f in files if f.is_relative_to(folder)]
         if streamed:
             arrays[f"files_{part}"] = np.array([f.relative_to(base).as_posix() for f in mine])
             arrays[f"bytes_{part}"] = np.array([f.stat().st_size for f in mine])
         else:
             arrays[f"x_{part}"] = np.stack([_picture(f, options["size"], options["channels"]) for f in mine])
         arrays[f"y_{part}"] = np.array([number[f.parent.name] for f in mine], dtype=np.int64)
-    counts = ", ".join(f"{len(arrays[f'y_{part}']):,} {part}" for part in _parts(base))
+    counts = ", ".join(f"{len(arrays[f'y_{part}']):,} {part}" for part in parts)
     notes = [
         f"own pictures from {base.name} ({counts}), made"
         f" {options['size']}x{options['size']}, {'grey' if options['channels'] == 1 else 'in colour'}"
     ]
     if streamed:
         notes.append("too large for memory: the content is known by the names and sizes of its files")
+    if parts["test"].name == "val":
+        notes.append("the folder val is the test set: there is no folder test")
     if "y_val" in arrays:
         notes.append("validation pictures are those of the folder val; val_fraction is not used")
     return arrays, {

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 AHEAD = 4  # batches a worker decodes before they are asked for
 
 
+class Unreadable(ValueError):
+    """A picture cannot be read in the middle of a training. The message names the file and what to do."""
+
+
 class Pictures:
     """uint8 [N, C, H, W] in N files; stands where a DataSet has a tensor, and is read in batches alone."""
 
@@ -48,7 +52,7 @@ class Pictures:
     def batches(self, order: Sequence[Sequence[int]], workers: int | None = None) -> Iterator[torch.Tensor]:
         """uint8 [B, C, H, W] for each list of rows in the order given, decoded ahead by worker processes.
 
-        Raises ValueError, one line, for a file that cannot be read.
+        Raises Unreadable, one line, for a file that cannot be read.
         """
         import torch
         from torch.utils.data import DataLoader, Dataset
@@ -72,7 +76,7 @@ class Pictures:
         more |= {"num_workers": count, "collate_fn": same, "generator": own}
         for batch in DataLoader(Each(), batch_sampler=lists, **more):
             if isinstance(batch, str):
-                raise ValueError(batch)
+                raise Unreadable(batch)
             yield batch
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 import data
+from data import stream
 from experiments import config, distributed, grid, provenance, store, tracking
 
 PARTS = ("train", "val", "test")
@@ -142,6 +143,8 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
         return dict.fromkeys(ids, "interrupted")
     except config.BadInput:
         raise
+    except stream.Unreadable as e:  # no failure of the run's: with the file mended it goes on from its checkpoint
+        raise config.BadInput(str(e)) from e
     except Exception as e:
         if type(e).__name__ == "UncompletedJobError":  # submitit raises it in the job at a time limit
             return dict.fromkeys(ids, "interrupted")  # up to its last checkpoint
@@ -349,8 +352,8 @@ class Job:
         )
 
     def resume(self, state: Any) -> None:
-        """Go on from a checkpoint of this very job; one written by other code is thrown away, since the
-        record could not say so.
+        """Go on from a checkpoint of this very job; one written by other code is set aside, since the record
+        could not say that both made it.
         """
         import torch
 
@@ -358,7 +361,12 @@ class Job:
         fits = saved is not None and saved["ids"] == self.ids and saved["code"] == self.code
         if not distributed.from_first(lambda: fits) or saved is None:
             if self.first:
-                store.drop_checkpoints(self.home)
+                for path in store.set_aside(self.home):
+                    print(
+                        f"{self.name}: the code has changed since its checkpoint (step {saved['step'] if saved else 0}),"
+                        f" which is kept as {path}; training starts anew",
+                        file=sys.stderr,
+                    )
             return
         state.load_state_dict(saved["state"])
         self.curves, self.diverged, self.step = saved["curves"], saved["diverged"], saved["step"]

@@ -242,9 +242,11 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
     import torch
 
     table, run = grid.table_module(compose(point.shared)), point.run
-    dataset = data.load(
-        run.data.name, **data_options(compose(point.shared), run), limit_train=200, limit_eval=200
-    )
+    options = data_options(compose(point.shared), run)
+    try:
+        dataset = data.load(run.data.name, **options, limit_train=200, limit_eval=200)
+    except (FileNotFoundError, ValueError, OSError) as e:  # not the network's fault
+        raise BadInput(str(e)) from e
     try:
         net = table.State([run], dataset, torch.device("cpu")).net
         net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()

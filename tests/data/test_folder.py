@@ -203,6 +203,15 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "\n" not in str(e.value)
 
 
+def test_without_a_folder_test_val_is_the_test_set_as_in_imagenet(own: Path, cache: Path) -> None:
+    before = data.load("folder", path=own, cache=cache, channels=3, val_fraction=0.34)
+    (own / "test").rename(own / "val")
+    d = data.load("folder", path=own, cache=cache, channels=3, val_fraction=0.34)
+    for part in ("x_train", "x_val", "x_test", "y_test"):
+        assert torch.equal(getattr(d, part), getattr(before, part)), part
+    assert any("val is the test set" in note for note in d.notes)
+
+
 @pytest.mark.parametrize("options", [{"channels": 2}, {"size": 0}, {"size": 2.5}, {"channels": "rgb"}])
 def test_bad_options(own: Path, cache: Path, options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

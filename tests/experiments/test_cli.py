@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -314,6 +315,47 @@ def test_a_users_own_pictures(cli, tmp_path):
     assert done.returncode == 0, done.stderr
     (record,) = cli.records().values()
     assert record["data"]["n_test"] == 20 and record["cell"]["column"] == "folder"
+
+
+def harm_class(base: Path) -> str:
+    (base / "train" / "birds").mkdir()
+    return "birds has no pictures"
+
+
+def harm_picture(base: Path) -> str:
+    path = base / "train" / "light" / "0.png"
+    path.write_bytes(path.read_bytes()[:300])
+    return "0.png cannot be read as a picture"
+
+
+def harm_path(base: Path) -> str:
+    shutil.rmtree(base)
+    return "does not exist"
+
+
+@pytest.mark.parametrize("harm", [harm_class, harm_picture, harm_path])
+@pytest.mark.parametrize("typed", ["epochs=1", "model.width=0.5", "norm=group", "optimizer.options.momentum=0"])
+@pytest.mark.parametrize("multirun", [False, True], ids=["run", "sweep"])
+def test_a_folder_that_cannot_be_used_is_one_line(harm, typed, multirun, tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for c in ("dark", "light"):
+            (tmp_path / "p" / part / c).mkdir(parents=True)
+            for i in range(4):
+                picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+                picture.save(tmp_path / "p" / part / c / f"{i}.png")
+    says = harm(tmp_path / "p")
+    monkeypatch.setattr(sys, "argv", ["python -m experiments"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    status = command(
+        [*(("-m",) if multirun else ()), "table=T1", "profile=smoke", "row=bn_baseline", "data=folder",
+         f"data.path={tmp_path / 'p'}", f"data.cache={tmp_path / 'cache'}", "data.options.size=16",
+         "data.options.channels=3", typed, f"runs={tmp_path / 'runs'}", "report=false"]
+    )  # fmt: skip
+    err = [x for x in capsys.readouterr().err.splitlines() if x.strip()]
+    assert status == 2 and len(err) == 1 and says in err[0], err
+    assert not list((tmp_path / "runs").rglob("record*"))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import nn
 
 import norms
 from data import DataSet, augment
-from experiments import grid, images
+from experiments import grid, images, job
 from experiments import table_01_inception as t1
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import inception
@@ -472,3 +472,63 @@ def test_pictures_on_the_disk_train_as_those_in_memory(tmp_path):
         assert {k: a[k] for k in a if k != "wrong"} == {k: b[k] for k in b if k != "wrong"}
         assert torch.equal(a["wrong"], b["wrong"])
     assert torch.equal(found[0][-1], found[1][-1])
+
+
+def begun(composed, tmp_path, monkeypatch, *more):
+    """The config of a run that was stopped at its first evaluation, and its checkpoint."""
+    words = ["table=T1", "profile=smoke", "row=inception", "evaluations=2", "threads=1", *more]
+    (point,) = grid.points(words, composed)
+    point.member["paper"] = None
+    cfg = composed([*grid.job_overrides([point]), f"runs={tmp_path / 'runs'}", "evaluations=2", *more])
+    with monkeypatch.context() as stopped:
+        stopped.setattr(job.Job, "asked_to_stop", lambda self: True)
+        assert set(job.run(cfg).values()) == {"interrupted"}
+    (checkpoint,) = tmp_path.glob("runs/T1/*/checkpoint.*.pt")
+    return cfg, checkpoint
+
+
+def the_record(tmp_path):
+    (path,) = tmp_path.glob("runs/T1/*/record.json")
+    return json.loads(path.read_bytes())
+
+
+def test_a_picture_that_cannot_be_read_halfway_stops_the_run_and_loses_nothing(
+    composed, tmp_path, monkeypatch
+):
+    from PIL import Image
+
+    from data import folder
+
+    monkeypatch.setattr(folder, "LIMIT", 100)  # pictures are read as they are needed
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 100), ("test", 10)):
+        for c in ("a", "b"):
+            (tmp_path / "p" / part / c).mkdir(parents=True)
+            for i in range(n):
+                picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+                picture.save(tmp_path / "p" / part / c / f"{i}.png")
+    words = ["data=folder", f"data.path={tmp_path / 'p'}", f"data.cache={tmp_path / 'cache'}"]
+    words += ["data.options.size=16", "data.options.channels=3"]
+    cfg, checkpoint = begun(composed, tmp_path, monkeypatch, *words)
+    whole = {f: f.read_bytes() for f in (tmp_path / "p" / "train").rglob("*.png")}
+    for f, content in whole.items():
+        f.write_bytes(content[:300] + bytes(len(content) - 300))
+    with pytest.raises(BadInput, match=r"png cannot be read as a picture .* remove or replace it$"):
+        job.run(cfg)
+    assert checkpoint.exists() and not list(tmp_path.glob("runs/T1/*/record.json"))
+    for f, content in whole.items():
+        f.write_bytes(content)
+    assert set(job.run(cfg).values()) == {"finished"}
+    assert the_record(tmp_path)["time"]["resumed"] == 1
+
+
+def test_a_checkpoint_of_another_architecture_is_kept_and_said(composed, tmp_path, monkeypatch, capsys):
+    cfg, checkpoint = begun(composed, tmp_path, monkeypatch)
+    content = checkpoint.read_bytes()
+    monkeypatch.setattr(job.provenance, "code_hash", lambda *a: "0" * 16)  # its file was edited meanwhile
+    assert set(job.run(cfg).values()) == {"finished"}
+    (line,) = capsys.readouterr().err.splitlines()
+    (kept,) = checkpoint.parent.glob("old.*.pt")
+    assert "the code has changed since its checkpoint" in line and str(kept) in line
+    assert kept.read_bytes() == content
+    assert the_record(tmp_path)["time"]["resumed"] == 0
