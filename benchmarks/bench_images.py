@@ -3,6 +3,7 @@ the recipe most people would write.
 
     python benchmarks/bench_images.py [width ...]
     python benchmarks/bench_images.py accuracy [width ...]    test error of both after the same epochs
+    python benchmarks/bench_images.py compile [width ...]     one process: what torch.compile gives and costs
 
 "plain": torchvision's transforms on PIL pictures in a DataLoader, the network in NCHW order, eager, with
 nn.LocalResponseNorm and a NormProp convolution of plain operations; one process with all cores' threads, and
@@ -254,6 +255,30 @@ def error_of(way: str, row: str, width: float, seed: int) -> float:
     return 100 * (logits(found.x_test).argmax(1) != found.y_test).float().mean().item()
 
 
+def step_times(row: str, width: float, compiled: bool) -> tuple[float, float]:
+    """(seconds of the first STEPS steps, of a step after them) of one process with one thread."""
+    import torch
+
+    import data
+    from experiments import images, job
+
+    torch.set_num_threads(1)
+    job.keep_blocks()
+    state = state_of(a_run(row, width), data.load("glyphs", limit_eval=10))
+    if compiled:
+        state.net.single[1].compile()
+    steps = images.train(state)
+    start = time.perf_counter()
+    next(steps)
+    first = time.perf_counter() - start
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        next(steps)
+        times.append((time.perf_counter() - start) / STEPS)
+    return first, min(times)
+
+
 def product_rate() -> float:
     """Operations a second of one thread's product of two 1024x1024 matrices."""
     import torch
@@ -290,6 +315,14 @@ def main(words: list[str]) -> None:
     if words[:1] == ["accuracy"]:
         for width in map(float, words[1:] or ["0.25"]):
             accuracy(width)
+        return
+    if words[:1] == ["compile"]:
+        print("       row  width  eager (ms a step)  compiled   ratio   start-up (s)")
+        for width, row in itertools.product(map(float, words[1:] or ["0.25"]), ROWS):
+            (_, eager), (first, fast) = (step_times(row, width, compiled) for compiled in (False, True))
+            start_up = first - STEPS * fast
+            print(f"{row:>10} {width:>6} {1000 * eager:>18.1f} {1000 * fast:>9.1f} {eager / fast:>6.2f}x"
+                  f" {start_up:>10.0f}", flush=True)  # fmt: skip
         return
     print(f"{CORES} cores, torch {torch.__version__}; pictures a second of all cores together\n")
     rate = product_rate()

@@ -59,7 +59,7 @@ def find_folder(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]
 
 
 def _parts(base: Path) -> dict[str, Path]:
-    """part -> its folder."""
+    """Folders by part."""
     found = {part: base / part for part in ("train", "val", "test") if (base / part).is_dir()}
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")

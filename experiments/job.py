@@ -143,7 +143,9 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
         return dict.fromkeys(ids, "interrupted")
     except config.BadInput:
         raise
-    except stream.Unreadable as e:  # no failure of the run's: with the file mended it goes on from its checkpoint
+    except (
+        stream.Unreadable
+    ) as e:  # no failure of the run's: with the file mended it goes on from its checkpoint
         raise config.BadInput(str(e)) from e
     except Exception as e:
         if type(e).__name__ == "UncompletedJobError":  # submitit raises it in the job at a time limit
@@ -363,8 +365,8 @@ class Job:
             if self.first:
                 for path in store.set_aside(self.home):
                     print(
-                        f"{self.name}: the code has changed since its checkpoint (step {saved['step'] if saved else 0}),"
-                        f" which is kept as {path}; training starts anew",
+                        f"{self.name}: the code has changed since its checkpoint, which is kept as {path};"
+                        " training starts anew",
                         file=sys.stderr,
                     )
             return

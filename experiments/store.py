@@ -212,7 +212,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def set_aside(folder: Path) -> list[Path]:
     """Checkpoints that cannot be gone on from, under another name: `old.<sha256[:16]>.pt`."""
-    return [p.replace(p.with_name(p.name.replace("checkpoint.", "old.", 1))) for p in folder.glob("checkpoint.*.pt")]
+    return [
+        p.replace(p.with_name(p.name.replace("checkpoint.", "old.", 1)))
+        for p in folder.glob("checkpoint.*.pt")
+    ]
 
 
 def drop_checkpoints(folder: Path) -> None:

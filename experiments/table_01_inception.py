@@ -15,7 +15,7 @@ workers, whose learning rates do not carry over.
 
 The model `sigmoids` is the experiment of section 4.1: on MNIST, without a recipe, 50,000 steps of batches of
 60, and the inputs of the last hidden layer's sigmoids over time. From the paper: all that; ours: learning
-rate, the spread of the initial weights, 5/6 of the training pictures.
+rate, the spread of the initial weights, a tenth of the training pictures held out.
 """
 
 from __future__ import annotations

@@ -212,6 +212,7 @@ class Group:
     data: str = ""
     fingerprint: str = ""
     examples: int | None = None
+    others: int | None = None  # training and validation examples
     sliced: bool = False  # config.data.limit_* cut the data set
     metrics: dict[str, list[float]] = field(default_factory=dict)
     trials: dict[str, int] = field(default_factory=dict)  # TRIALS of a table of trials
@@ -226,6 +227,8 @@ def grouped(runs: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], Group]:
     metrics = [str(name) for name in runs if str(name).startswith("metrics.")]
     numbers = {name.removeprefix("metrics."): runs[name].to_numpy(float) for name in metrics}
     sizes = pd.to_numeric(runs["data.n_test"]).to_numpy(float)
+    parts = [runs[name] for name in ("data.n_train", "data.n_val") if name in runs]
+    others = sum((pd.to_numeric(part).to_numpy(float) for part in parts), np.zeros(len(runs)))
     limits = [f"config.data.{name}" for name in ("limit_train", "limit_eval")]
     sliced = runs[[name for name in limits if name in runs]].notna().any(axis=1).to_numpy()
     counts = {
@@ -244,6 +247,7 @@ def grouped(runs: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], Group]:
             data=str(lists["data.name"][at[0]]),
             fingerprint=str(lists["data.fingerprint"][at[0]]),
             examples=None if math.isnan(sizes[at[0]]) else int(sizes[at[0]]),
+            others=None if math.isnan(others[at[0]]) else int(others[at[0]]),
             sliced=bool(sliced[at[0]]),
             metrics={name: list(values[at]) for name, values in numbers.items()},
             trials={name: int(values[at].sum()) for name, values in counts.items()},
@@ -342,10 +346,14 @@ def cell(
 
 
 def standing(group: Group, column: str, published: Published) -> str:
-    """How these runs' data may stand for the published column; a slice of the paper's data is a stand-in."""
+    """How these runs' data may stand for the published column; a slice of the paper's data is a stand-in, a
+    user's folder as large as the paper's data is that.
+    """
     if not group.run_id:
         return ""
     found = published.data.get(column, {}).get(group.data, "unknown")
+    if published.sizes.get(column, {}).get(group.data) == [group.others, group.examples]:
+        found = "same"
     return "stand-in" if group.sliced and found in ("same", "variant") else found
 
 

@@ -5,6 +5,7 @@ section 4.1 of the source.
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Any
 
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from reports.figures import Series, slug
 from reports.pages.cells import commands as commands
 from reports.pages.cells import of_cells, titled
 from reports.published import Row
+from reports.statistics import Sample, summary
 
 SHOWN = ["test_accuracy", "steps_to_target", "speed_up", "step_best_val"]
 IN_README = ["test_accuracy", "steps_to_target"]
@@ -125,32 +127,83 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
 
 
 def ablation(report: analysis.TableReport, column: str) -> dict[str, Any]:
-    """What BN alone, each switch beside it and the whole recipe give: steps, accuracy, share of the speed-up.
-
-    Shares are of logarithms: log(speed-up of the row) / log(speed-up of BN-x5).
+    """What BN alone, each switch beside it and the whole recipe give: steps to the target, share of the
+    speed-up, and accuracy after as many steps as every row has.
     """
-    pub = report.published
+    pub, runs = report.published, of_cells(report, column)
     rows = [r for r in pub.rows_of(column) if r.kind == "ablation" or r.id in ("inception", BASE, "bn_x5")]
-    whole = times(report, column, "bn_x5")
+    found = {r.id: trained(runs[runs["row"] == r.id]) for r in rows}
+    rows = [r for r in rows if found[r.id]]
+    equal = min((found[r.id]["steps"] for r in rows if found[r.id]["steps"]), default=0)
     lines = []
     for row in rows:
-        cells = {metric: cell(report, row, column, metric) for metric in SHOWN}
-        if not any(c["n"] for c in cells.values()):
-            continue
+        mine = found[row.id]
+        after = summary(Sample({seed: accuracy_at(c, equal) for seed, c in mine["curves"].items()}))
         faster = times(report, column, row.id)
-        share = share_of(faster, whole) if faster > 0 and whole > 1 else math.nan
         lines.append(
             {
                 "row": row.en,
-                "n": cells["test_accuracy"]["n"],
-                "accuracy": tables.mean_sd(cells["test_accuracy"], 2),
-                "steps": tables.mean_sd(cells["steps_to_target"], 0),
+                "n": after.n,
+                "trained": tables.number(mine["steps"], 0) if mine["steps"] else "diverged",
+                "steps": tables.mean_sd(cell(report, row, column, "steps_to_target"), 0),
                 "faster": tables.number(faster, 2) if faster else "never there",
-                "share": "" if math.isnan(share) else f"{share:.0f} %",
+                "share": "" if row.id == "inception" else share_text(runs, row.id),
+                "accuracy": tables.mean_sd({"mean": after.mean, "sd": after.sd, "n": after.n}, 2),
             }
         )
     extra = [line for line in lines if line["row"] not in ("Inception",)]
-    return {"lines": lines if len(extra) > 2 else [], "answer": answer(report, column)}
+    return {
+        "lines": lines if len(extra) > 2 else [],
+        "equal": tables.number(equal, 0),
+        "answer": answer(report, column),
+    }
+
+
+def trained(runs: Any) -> dict[str, Any]:
+    """Of one row: its steps (0: every run diverged) and curves by seed (None: diverged); {}: not run."""
+    found: dict[int, dict[str, Any] | None] = {}
+    for seed, status, curves in zip(runs["seed"], runs["status"], store.heavy(runs, "curves"), strict=True):
+        if status == "diverged":
+            found[int(seed)] = None
+        elif curves and curves.get("step"):
+            found[int(seed)] = curves
+    return (
+        {"steps": max((c["step"][-1] for c in found.values() if c), default=0), "curves": found}
+        if found
+        else {}
+    )
+
+
+def accuracy_at(curves: dict[str, Any] | None, step: float) -> float:
+    """Test accuracy at the last evaluation up to a step; a run that diverged has 0 %."""
+    if curves is None:
+        return 0.0
+    errors = [e for s, e in zip(curves["step"], curves["test_error"], strict=True) if s <= step]
+    return right(errors[-1:])[0] if errors else math.nan
+
+
+def shares(runs: Any, row: str) -> dict[int, float]:
+    """Seed -> log(speed-up of the row) / log(speed-up of BN-x5) in per cent; seeds of which one of the two
+    never got there, or BN-x5 was not faster, are left out.
+    """
+
+    def speeds(of: str) -> dict[int, float]:
+        mine = runs[runs["row"] == of]
+        return dict(zip(mine["seed"].astype(int), mine["metrics.speed_up"].astype(float), strict=True))
+
+    part, whole = speeds(row), speeds("bn_x5")
+    both = [seed for seed in sorted(part) if part[seed] > 0 and whole.get(seed, 0) > 1]
+    return {seed: share_of(part[seed], whole[seed]) for seed in both}
+
+
+def share_text(runs: Any, row: str) -> str:
+    """The median over seeds, and their range where there are several; "" without any."""
+    found = sorted(shares(runs, row).values())
+    if not found:
+        return ""
+    middle = statistics.median(found)
+    ends = f"{found[0]:.0f} to {found[-1]:.0f}"
+    return f"{middle:.0f} %" if f"{found[0]:.0f}" == f"{found[-1]:.0f}" else f"{middle:.0f} % ({ends})"
 
 
 def cell(report: analysis.TableReport, row: Row, column: str, metric: str) -> dict[str, Any]:
@@ -175,14 +228,13 @@ def answer(report: analysis.TableReport, column: str) -> str:
         return "With the whole recipe BN was not faster here than the plain network: nothing to share out."
     if not alone:
         return f"BN and the recipe: {whole:.1f} times as fast; BN alone never reached the target."
-    share = share_of(alone, whole)
-    rest = "The rest is the recipe's" if share < 100 else "The recipe adds nothing to it"
     theirs = [printed(report, "inception") / printed(report, row) for row in (BASE, "bn_x5")]
     verdict = next((c.verdict for c in report.claims if c.id == "T1.C8"), "not run")
     return (
         f"BN alone: {alone:.1f} times as fast as the plain network; with the recipe {whole:.1f} times. On a "
-        f"logarithmic scale BN alone is {share:.0f} % of it. {rest}; whether its rate is possible "
-        f"without BN is claim T1.C8 ({verdict} here). The source has {theirs[0]:.1f} and "
+        f"logarithmic scale BN alone is {share_text(of_cells(report, column), BASE)} of it: median over "
+        "seeds, and their range. What the recipe adds needs BN in so far as its rate is impossible "
+        f"without: claim T1.C8 ({verdict} here). The source has {theirs[0]:.1f} and "
         f"{theirs[1]:.1f} times, which is {share_of(*theirs):.0f} %."
     )
 

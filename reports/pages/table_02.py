@@ -42,7 +42,8 @@ NOTES = {  # of the groups of figures
     ),
     "The source's studies": (
         "Dropout (T2.C15), normalisation of the data by the training set instead of the mini-batch (T2.C13),"
-        " batches of 100 and of 1 (T2.C12). Constant rates have a figure of their own."
+        " batches of 100 and of 1 (T2.C12), which are compared with each other: where a row"
+        " trained for other epochs than NP, its name says so. Constant rates have a figure of their own."
     ),
     "The Jacobian factor": "Constant rates from the start; a run that diverges counts as 100 % (T2.C16).",
 }
@@ -78,7 +79,7 @@ def by_row(report: analysis.TableReport, column: str, rows: list[str], metric: s
         series("source", "source paper"),
         series("mean", "ours, 95 % interval"),
     ]
-    names = {row.id: SHORT.get(row.id, row.en) for row in report.published.rows}
+    names = {r.id: SHORT.get(r.id, r.en) + shorter(report, r.id, column) for r in report.published.rows}
     name, labels = f"{metric}-{slug(report.profile)}-{column}-{len(rows)}", [names[row] for row in rows]
     return figures.points(name, titled(report, column), labels, lines, xlabel="row", ylabel=label)
 
@@ -174,7 +175,10 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
         "groups": [report.published.group(c) for c in columns],
         "blocks": [
             {"title": "As published", "rows": lines(report, PUBLISHED, columns)},
-            {"title": "Like for like: raw pictures, no dropout", "rows": lines(report, ALIKE, columns)},
+            {
+                "title": "Like for like: raw pictures, no dropout; all but Maxout one network",
+                "rows": lines(report, ALIKE, columns),
+            },
         ],
         "settings": settings(report),
         "answers": [text for c in columns if (text := answer(report, c))],
@@ -186,7 +190,19 @@ def lines(report: analysis.TableReport, rows: Sequence[str], columns: list[str])
     """A line a row: its name and its error in each column; rows of which nothing ran are left out."""
     names = {row.id: row.en for row in report.published.rows}
     texts = {row: [text(report, row, c) for c in columns] for row in rows}
+    names = {
+        row: names[row] + "".join(dict.fromkeys(shorter(report, row, c) for c in columns)) for row in rows
+    }
     return [{"row": names[row], "cells": found} for row, found in texts.items() if any(found)]
+
+
+def shorter(report: analysis.TableReport, row: str, column: str) -> str:
+    """For how many epochs the row trained, as in " (4 epochs)", where NormProp's row had others."""
+    runs = of_cells(report, column)
+    mine, its = (set(runs.loc[runs["row"] == r, "config.epochs"].dropna()) for r in (row, "nin_np"))
+    if not mine or not its or mine == its:
+        return ""
+    return f" ({', '.join(f'{n:.0f}' for n in sorted(mine))} {'epoch' if mine == {1} else 'epochs'})"
 
 
 def text(report: analysis.TableReport, row: str, column: str) -> str:

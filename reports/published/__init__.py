@@ -126,6 +126,9 @@ class Published:
         ""  # records are trials of a grid search: the axis that the record's column is; others searched
     )
     selections: dict[str, tuple[float, float]] = field(default_factory=dict)  # column -> rows N from, below
+    sizes: dict[str, dict[str, list[int]]] = field(
+        default_factory=dict
+    )  # column -> data set -> of the paper's
     target: str = ""  # the row whose best validation accuracy is the others' target
 
     @property

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -334,7 +334,9 @@ def harm_path(base: Path) -> str:
 
 
 @pytest.mark.parametrize("harm", [harm_class, harm_picture, harm_path])
-@pytest.mark.parametrize("typed", ["epochs=1", "model.width=0.5", "norm=group", "optimizer.options.momentum=0"])
+@pytest.mark.parametrize(
+    "typed", ["epochs=1", "model.width=0.5", "norm=group", "optimizer.options.momentum=0"]
+)
 @pytest.mark.parametrize("multirun", [False, True], ids=["run", "sweep"])
 def test_a_folder_that_cannot_be_used_is_one_line(harm, typed, multirun, tmp_path, capsys, monkeypatch):
     rng = np.random.default_rng(0)

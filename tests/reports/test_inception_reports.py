@@ -1,5 +1,6 @@
 """Table 1 in the reports: printed figures, claims, steps to a target and misses, ablation, page, snapshot."""
 
+import json
 import math
 from pathlib import Path
 
@@ -180,8 +181,37 @@ def test_the_ablation_shares_out_the_speed_up(built):
     share_alone = 100 * math.log(90 / 40) / math.log(9)
     assert lines["BN-Inception"]["share"] == f"{share_alone:.0f} %"
     assert lines["BN, no LRN"]["faster"] == "never there" and lines["BN, no LRN"]["steps"] == "∞ (3 missed)"
+    # rows trained for 30 to 100 steps are compared after 30: third evaluations, seeds 0.5 apart
+    assert {row: line["trained"] for row, line in lines.items()} == {
+        "Inception": "100", "BN-Inception": "100", "BN-x5": "30", "BN, no dropout": "40", "BN, no LRN": "40",
+        "BN-x5, the same batches every epoch": "30",
+    }  # fmt: skip
+    assert table_01.ablation(report, "imagenet")["equal"] == "30"
+    assert (
+        lines["BN-Inception"]["accuracy"] == "52.50 ± 0.50" and lines["BN-x5"]["accuracy"] == "57.50 ± 0.50"
+    )
+    assert lines["BN, no dropout"]["accuracy"] == "54.50 ± 0.50"
     text = table_01.answer(report, "imagenet")
     assert "BN alone: 2.2 times" in text and "The source has 2.3 and 14.8 times, which is 31 %" in text
+
+
+def test_shares_are_of_each_seed_and_diverged_runs_are_not_compared_at_a_step(tmp_path):
+    made = [make.record(row, seed) for row in ("inception", "bn_baseline", "bn_x5") for seed in range(3)]
+    made += [make.record("bn_with_lrn", 0, status="diverged"), make.record("bn_with_lrn", 1)]
+    slow = make.CURVES["bn_x5"]
+    make.CURVES["bn_x5"] = [20, 40, 57]  # of seed 2: third evaluation instead of the first
+    try:
+        made = [r for r in made if not (r["cell"]["row"] == "bn_x5" and r["config"]["seed"] == 2)]
+        made.append(make.record("bn_x5", 2))
+    finally:
+        make.CURVES["bn_x5"] = slow
+    make.write(tmp_path, made)
+    found = table_01.ablation(report_of(tmp_path), "imagenet")
+    lines = {line["row"]: line for line in found["lines"]}
+    by_seed = [100 * math.log(90 / 40) / math.log(90 / whole) for whole in (10, 10, 30)]
+    low, middle, high = (f"{x:.0f}" for x in sorted(by_seed))
+    assert lines["BN-Inception"]["share"] == f"{middle} % ({low} to {high})"
+    assert lines["BN, no LRN"]["accuracy"] == f"{51 / 2:.2f} ± {51 / math.sqrt(2):.2f}"
 
 
 def test_the_page_says_what_was_missed(built):
@@ -210,3 +240,24 @@ def test_snapshot_keeps_every_point_and_readme_shows_steps(tmp_path, built):
     line = next(x for x in text.splitlines() if x.startswith("| BN-x5 |"))
     assert "2100000" in line and "| 10 |" in line
     assert "BN, no dropout" not in text and measured.joinpath("T1", "steps.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1_153_050, 128_117, 50_000), (1_153_050, 128_117, 49_999), (90, 10, 50_000)]
+)
+def test_a_folder_is_imagenet_if_it_is_as_large(tmp_path, sizes):
+    """The claim with an absolute threshold has a verdict on the paper's own data alone."""
+    folder = {"name": "folder", "val_fraction": 0.1, "limit_train": None, "limit_eval": None, "options": {}}
+    made = [make.record(row, seed, data=folder) for row in ("inception", "bn_x30") for seed in range(3)]
+    for r in made:
+        r["data"] |= dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
+        r |= {"paper": r["cell"]["row"], "wrong": None}
+    make.write(tmp_path, made)
+    path = tmp_path / "T1" / "grid.json"
+    path.write_text(path.read_text().replace('"glyphs"', '"folder"'))
+    (tmp_path / "T1" / "paper").mkdir()
+    for r in made:
+        told = json.dumps({"config": r["config"]})
+        (tmp_path / "T1" / "paper" / f"{r['paper']}.json").write_text(told)
+    (c7,) = [c for c in report_of(tmp_path).claims if c.id == "T1.C7"]
+    assert c7.verdict == ("supported" if sizes == (1_153_050, 128_117, 50_000) else "not comparable"), c7
