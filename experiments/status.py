@@ -79,8 +79,11 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
     beats = [b for b in every if b["status"] == "running" and time.time() - b["time"] < 120]
     held = {path.parent.name for path in folder.glob("*/checkpoint.*.pt")}
     held |= {rid for _, members in store.pending(folder) for rid in members}
-    with_checkpoint = {
-        c for b in every for rid, c in zip(b["runs"], b.get("configs", ()), strict=False) if rid in held
+    paused = {
+        c: b["profile"]
+        for b in every
+        for rid, c in zip(b["runs"], b.get("configs", ()), strict=False)
+        if rid in held
     }
     running = {
         c: b["profile"]
@@ -108,9 +111,9 @@ def of_table(table: str, folder: Path) -> list[tuple[object, ...]]:
         }
         done = {c: by_config[c] for c in wanted.keys() & by_config.keys()}  # whichever profile it ran under
         alive = running.keys() & wanted.keys()
-        begun = with_checkpoint & wanted.keys() - done.keys() - alive
+        begun = paused.keys() & wanted.keys() - done.keys() - alive
         others = {c for c, r in by_config.items() if r["profile"] == profile} - wanted.keys()
-        others |= {c for c, name in running.items() if name == profile} - wanted.keys()
+        others |= {c for c, name in {**paused, **running}.items() if name == profile} - wanted.keys()
         states = [r["status"] for r in done.values()]
         stale = sum(r["code"] != code[wanted[c]["config"]["norm"]["name"]] for c, r in done.items())
         rows.append(

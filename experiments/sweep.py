@@ -47,6 +47,7 @@ class Outcome:
     unfit: list[str]
     example: dict[str, Any]  # the config of one of its runs, {} without any
     axes: list[str]  # keys whose value differs between its points, as typed or in the grid; not the seed
+    rows: list[str]  # those that its points are in
     on_grid: bool  # whether some run may fill a cell or a labelled row
     interrupted: bool = False
 
@@ -76,7 +77,9 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     cfg = settings(overrides, compose)
     folder = Path(cfg.runs) / cfg.table
     store.check_writable(Path(cfg.runs))
+    points, absent = drop_absent(points, overrides, cfg, compose)
     points, unfit = drop_unfit(points, overrides, cfg, compose)
+    unfit = absent + unfit
     ids = {run_id: p for p in points for run_id in [identify(p, cfg, compose)]}
     known = store.finished(folder)
     todo = {
@@ -89,7 +92,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     outcome = Outcome(
         cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
         example=config.plain(points[0].run) if points else {},
-        axes=axes(points),
+        axes=axes(points), rows=list(dict.fromkeys(p.row for p in points)),
         on_grid=any(on_grid(config.plain(p.run), noted, cfg.profile) for p in points[:200]),
     )  # fmt: skip
     for line in unfit:
@@ -200,6 +203,26 @@ def fingerprint(point: Point, compose: Compose) -> str:
 _fingerprints: dict[tuple[str, ...], str] = {}
 
 
+def drop_absent(
+    points: list[Point], overrides: list[str], cfg: DictConfig, compose: Compose
+) -> tuple[list[Point], list[str]]:
+    """Columns that the table calls optional, left out with one line why where their data are missing and
+    nobody typed them.
+    """
+    if {"column", "data"} & {grid.key_of(o) for o in grid.parse(overrides)}:
+        return points, []
+    why: dict[str, str] = {}
+    for p in points:
+        if p.column in cfg.optional and p.column not in why:
+            try:
+                fingerprint(p, compose)
+                why[p.column] = ""
+            except BadInput as e:
+                why[p.column] = str(e)
+    lines = [f"column={column} is left out: {text}" for column, text in why.items() if text]
+    return [p for p in points if not why.get(p.column)], lines
+
+
 def drop_unfit(
     points: list[Point], overrides: list[str], cfg: DictConfig, compose: Compose
 ) -> tuple[list[Point], list[str]]:
@@ -248,13 +271,25 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
     except (FileNotFoundError, ValueError, OSError) as e:  # not the network's fault
         raise BadInput(str(e)) from e
     try:
-        net = table.State([run], dataset, torch.device("cpu")).net
+        with alone():
+            net = table.State([run], dataset, torch.device("cpu")).net
         net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()
     except (ValueError, RuntimeError) as e:
         return str(e).splitlines()[0]
     except Exception as e:  # anything may go wrong in a user's layer: their file may not even parse
         return f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}"
     return None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """As if torchrun had started no others: a trial network gathers nothing."""
+    before = os.environ.pop("WORLD_SIZE", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["WORLD_SIZE"] = before
 
 
 def with_pending(todo: dict[str, Point], folder: Path) -> list[list[str]]:

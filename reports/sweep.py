@@ -46,6 +46,8 @@ def unit_of(column: str, runs: pd.DataFrame) -> str:
         if name.endswith(ending):
             unit = "1/s" if name.endswith("_per_s") else unit
             return f"{name} ({unit})"
+    if "accuracy" in name:
+        return f"{name.replace('_', ' ')} (%)"
     return f"{name.replace('_', ' ')} (epoch)" if name.startswith("epoch_") else name.replace("_", " ")
 
 
@@ -154,6 +156,8 @@ def summarise(runs: pd.DataFrame, x: str, y: str, x2: str | None) -> pd.DataFram
                 if values
                 else dict.fromkeys(("mean", "sd", "low", "high"), math.nan) | {"n": 0}
             )
+            if unit_of(y, part).endswith("(%)"):  # as in the tables: it lies there, whatever the spread
+                numbers["low"], numbers["high"] = max(numbers["low"], 0.0), min(numbers["high"], 100.0)
             failed, diverged = (int((group["status"] == s).sum()) for s in ("failed", "diverged"))
             out.append(
                 {
@@ -310,6 +314,10 @@ def page(
     }
 
 
+def clipped(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def terminal(rows: pd.DataFrame, query: Mapping[str, str], most: int = 40) -> str:
     """The sweep as lines for the terminal."""
     head = [
@@ -324,7 +332,7 @@ def terminal(rows: pd.DataFrame, query: Mapping[str, str], most: int = 40) -> st
     lines = [head]
     for r in rows.head(most).to_dict("records"):
         ends = f"{figures.number(r['low'])} .. {figures.number(r['high'])}"
-        middle = [r["setting"]] if "setting" in head else []
+        middle = [clipped(r["setting"])] if "setting" in head else []
         lines.append(
             [
                 str(r["data"]),

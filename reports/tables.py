@@ -76,14 +76,19 @@ def interval(claim: Any) -> str:
     if claim.margin is None:
         return NONE
     if claim.low is None and claim.high is None:
-        return f"{claim.margin:.3g}"
-    low = "-∞" if claim.low is None else f"{claim.low:.3g}"
-    return f"{claim.margin:.3g} [{low}, {'∞' if claim.high is None else f'{claim.high:.3g}'}]"
+        return short(claim.margin)
+    low = "-∞" if claim.low is None else short(claim.low)
+    return f"{short(claim.margin)} [{low}, {'∞' if claim.high is None else short(claim.high)}]"
+
+
+def short(value: float) -> str:
+    """Three digits; what rounding left of a difference is 0."""
+    return f"{0.0 if abs(value) < 1e-9 else value:.3g}"
 
 
 def printed(value: tuple[float | None, str]) -> str:
     margin, verdict = value
-    return verdict if margin is None else f"{verdict} ({margin:.3g})"
+    return verdict if margin is None else f"{verdict} ({short(margin)})"
 
 
 # ----------------------------------------------------------------------------------------------------- blocks

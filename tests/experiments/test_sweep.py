@@ -111,3 +111,50 @@ def test_a_sweep_ends_with_a_table_that_has_its_runs(composed, tmp_path, monkeyp
     main.show(words, outcome)
     (command,) = said
     assert [w for w in command if not w.startswith("runs=")] == shown.split()
+
+
+@pytest.mark.parametrize("table", ["T1", "T2", "T3"])
+def test_every_point_of_cpu_has_a_paper_config_or_no_such_column(composed, table):
+    """Columns of our own, as Imagenette, have none; composing them under `paper` is no error."""
+    points = sweep.grid.points([f"table={table}", "profile=cpu", "seed=0"], composed)
+    without = {p.column for p in points if sweep.grid.paper_config(p, composed) is None}
+    assert without == ({"imagenette"} if table == "T1" else set())
+
+
+def test_an_optional_column_without_its_data_is_left_out_with_a_line(composed, tmp_path):
+    words = ["table=T2", "profile=cpu", "seed=0", f"data.root={tmp_path}", f"data.cache={tmp_path}"]
+    cfg = sweep.settings(words, composed)
+    points = sweep.grid.points(words, composed)
+    kept, (line,) = sweep.drop_absent(points, words, cfg, composed)
+    assert line.startswith("column=svhn is left out: data set svhn is missing: put train_32x32.mat")
+    assert {p.column for p in points} - {p.column for p in kept} == {"svhn"} and len(points) - len(kept) == 3
+    asked = [*words, "column=svhn"]
+    points = sweep.grid.points(asked, composed)
+    assert sweep.drop_absent(points, asked, cfg, composed) == (points, [])
+    with pytest.raises(BadInput, match="svhn is missing"):
+        sweep.identify(points[0], cfg, composed)
+
+
+def test_a_trial_network_needs_no_other_processes(composed, monkeypatch, tmp_path):
+    """One process of several tries the network alone, before it joins the others."""
+    words = ["table=T1", "profile=smoke", "row=bn_x5", "seed=0", f"data.cache={tmp_path}"]
+    (point,) = sweep.grid.points([*words, "model.width=0.0625"], composed)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sweep.why_unfit(point, composed) is None
+    assert os.environ["WORLD_SIZE"] == "2"
+
+
+def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, tmp_path):
+    """Another value of a switch of the recipe makes another row of what was typed as row=bn_x5."""
+    asked = []
+    monkeypatch.setattr(main.subprocess, "run", lambda words, **_: asked.append(words))
+    outcome = sweep.Outcome(
+        "T1", "smoke", "test_accuracy", tmp_path, True, {"a": "finished", "b": "finished"}, [],
+        example={"recipe": {"rate": 5.0}}, axes=["recipe.rate"], rows=["bn_x1", "bn_x5"], on_grid=True,
+    )  # fmt: skip
+    typed = ["table=T1", "profile=smoke", "row=bn_x5", "recipe.rate=1,5"]
+    main.show(typed, outcome)
+    assert "row=bn_x1,bn_x5" in asked[0] and "recipe.rate=1,5" in asked[0]
+    outcome.rows = ["bn, decay=2.0", "bn_x5"]  # a name that no list can hold
+    main.show(typed, outcome)
+    assert not any(word.startswith("row=") for word in asked[1])

@@ -387,7 +387,7 @@ def test_gradients_on_several_processes_are_those_of_one(tmp_path, processes):
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
-WORDS = ("table=T1", "profile=smoke", "row=inception", "epochs=3", "evaluations=2")
+WORDS = ("table=T1", "profile=smoke", "row=inception", "epochs=3", "evaluations=2", "model.width=0.125")
 
 
 @pytest.mark.slow

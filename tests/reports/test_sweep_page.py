@@ -184,3 +184,20 @@ def test_many_settings_are_capped_in_the_picture_and_whole_in_the_csv(tmp_path: 
     _, csv, page = make(runs, tmp_path / "out", x="alpha", y="test_error")
     assert len(csv) == 2 * len(settings)
     assert "4 more are in the table and CSV" in page.text
+
+
+def test_an_interval_of_a_percentage_ends_where_percentages_do(tmp_path: Path) -> None:
+    made = [synthetic.record("a0_5", "mnist", seed) for seed in range(2)]
+    for record, accuracy in zip(made, (60.0, 99.0), strict=True):
+        record["metrics"] |= {"test_accuracy": accuracy}
+    synthetic.write(tmp_path / "runs", made, 2)
+    _, csv, _ = make(tmp_path / "runs", tmp_path / "out", x="optimizer.lr", y="test_accuracy")
+    half = stats.t.ppf(0.975, 1) * np.std([60, 99], ddof=1) / np.sqrt(2)
+    assert 79.5 + half > 100 and 79.5 - half < 0
+    assert csv[["low", "high"]].to_numpy().tolist() == [[0.0, 100.0]]
+    assert sweep.unit_of("metrics.test_accuracy", pd.DataFrame()) == "test accuracy (%)"
+
+
+def test_long_settings_are_cut_on_the_terminal() -> None:
+    assert sweep.clipped("a=1, b=2") == "a=1, b=2"
+    assert sweep.clipped("x" * 400) == "x" * 59 + "…"

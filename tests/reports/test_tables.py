@@ -166,3 +166,13 @@ def test_other_variants_are_blocks_of_their_own(tmp_path):
     assert row.rows[0][:2] == ["reading=A", "0.5"] and row.rows[0][3] == "2"
     assert tables.labelled(found, "norm") == []
     assert "1 cells of other variants" in tables.terminal(found)
+
+
+def test_what_rounding_leaves_of_a_margin_is_zero() -> None:
+    assert [tables.short(v) for v in (4.74e-15, -1e-12, 0.0, 0.00123456, -2.5)] == [
+        "0",
+        "0",
+        "0",
+        "0.00123",
+        "-2.5",
+    ]
