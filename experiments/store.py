@@ -2,6 +2,7 @@
 
     <run_id>/record.json                a run trained alone; <run_id>/checkpoint.<sha>.pt while it is under
     way
+    <run_id>/old.<sha>.pt               a checkpoint of code that has changed since, kept for its owner
     shards/<population>/records.jsonl   the records of one population, one a line; checkpoint.<sha>.pt while
     it is under way
     paper/<key>.json                    configs under the paper profile, once each

@@ -121,12 +121,14 @@ def component(part: claim_room.Part, judge: Judge, bases: list[Basis]) -> Compon
             return without("not comparable", f"{b.column}: {b.data} is a check of mechanics only")
         if b.standing == "unknown":
             return without("not comparable", f"{b.column}: {b.data} does not stand for the published column")
-    if not cells_of(part.margin) <= judge.samples.keys():
+    if not cells_of(part.margin) & judge.samples.keys():  # nothing of it, whatever else of the column ran
         return without("not run", "")
     for b in bases:
         if part.absolute and not b.as_paper:
             why = f"{b.column}: an absolute threshold needs the paper's data and epochs"
             return without("not comparable", why)
+    if not cells_of(part.margin) <= judge.samples.keys():
+        return without("not run", "")
     assert not isinstance(part.margin, float)
     found = judge.interval(part.margin)
     return Component(

@@ -169,3 +169,13 @@ def test_lint_and_tests_run_what_they_say(checkout: Path) -> None:
         "-m pytest -n auto --dist worksteal -m not slow",
     ]  # fmt: skip
     assert "OMP_NUM_THREADS=1" in make("-n", "test", cwd=checkout).stdout
+
+
+def test_a_linked_environment_is_never_installed_into(checkout: Path, tmp_path: Path) -> None:
+    """The link's owner would find this folder in the place of their own."""
+    (checkout / ".venv").rename(tmp_path / "theirs")
+    (checkout / ".venv").symlink_to(tmp_path / "theirs")
+    os.utime(tmp_path / "theirs" / ".installed", (0, 0))  # older than pyproject.toml
+    done = make("setup", cwd=checkout)
+    assert done.returncode == 2 and ".venv is a link" in done.stderr
+    assert calls(checkout) == []

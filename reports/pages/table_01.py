@@ -167,11 +167,8 @@ def trained(runs: Any) -> dict[str, Any]:
             found[int(seed)] = None
         elif curves and curves.get("step"):
             found[int(seed)] = curves
-    return (
-        {"steps": max((c["step"][-1] for c in found.values() if c), default=0), "curves": found}
-        if found
-        else {}
-    )
+    steps = max((c["step"][-1] for c in found.values() if c), default=0)
+    return {"steps": steps, "curves": found} if found else {}
 
 
 def accuracy_at(curves: dict[str, Any] | None, step: float) -> float:

@@ -190,10 +190,8 @@ def lines(report: analysis.TableReport, rows: Sequence[str], columns: list[str])
     """A line a row: its name and its error in each column; rows of which nothing ran are left out."""
     names = {row.id: row.en for row in report.published.rows}
     texts = {row: [text(report, row, c) for c in columns] for row in rows}
-    names = {
-        row: names[row] + "".join(dict.fromkeys(shorter(report, row, c) for c in columns)) for row in rows
-    }
-    return [{"row": names[row], "cells": found} for row, found in texts.items() if any(found)]
+    told = {row: "".join(dict.fromkeys(shorter(report, row, c) for c in columns)) for row in rows}
+    return [{"row": names[row] + told[row], "cells": found} for row, found in texts.items() if any(found)]
 
 
 def shorter(report: analysis.TableReport, row: str, column: str) -> str:

@@ -126,9 +126,8 @@ class Published:
         ""  # records are trials of a grid search: the axis that the record's column is; others searched
     )
     selections: dict[str, tuple[float, float]] = field(default_factory=dict)  # column -> rows N from, below
-    sizes: dict[str, dict[str, list[int]]] = field(
-        default_factory=dict
-    )  # column -> data set -> of the paper's
+    # column -> data set -> [pictures to train and validate on, to test on] of the paper's data
+    sizes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     target: str = ""  # the row whose best validation accuracy is the others' target
 
     @property
