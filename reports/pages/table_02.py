@@ -197,6 +197,8 @@ def lines(report: analysis.TableReport, rows: Sequence[str], columns: list[str])
 def shorter(report: analysis.TableReport, row: str, column: str) -> str:
     """For how many epochs the row trained, as in " (4 epochs)", where NormProp's row had others."""
     runs = of_cells(report, column)
+    if runs.empty:  # and perhaps without columns
+        return ""
     mine, its = (set(runs.loc[runs["row"] == r, "config.epochs"].dropna()) for r in (row, "nin_np"))
     if not mine or not its or mine == its:
         return ""
