@@ -36,6 +36,7 @@ class Data:
     limit_train: int | None
     limit_eval: int | None
     options: dict[str, Any]
+    share: float = 1.0  # of the training part that is used: its first rows
 
 
 @dataclass

@@ -114,7 +114,7 @@ def load(cfg: DictConfig, runs: list[Any]) -> list[data.DataSet]:
     if cfg.data.get("cache"):  # tables keep what they fit to the data there, too
         os.environ["BN_DATA_CACHE"] = str(cfg.data.cache)
     for run in distinct_data(runs):
-        limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval")}
+        limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval", "share")}
         found[data_key(run)] = data.load(run.data.name, **data_options(cfg, run), **limits)
     return [found[data_key(run)] for run in runs]
 

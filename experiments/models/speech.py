@@ -1,0 +1,94 @@
+"""The network of Table 7: the acoustic model of hybrid recognisers with a convolution along frequency
+(Abdel-Hamid et al., ICASSP 2012), and its first layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from experiments.models.inception import scaled
+from experiments.models.mlp import glorot_
+
+FILTERS, BANDS, POOL, UNITS, LAYERS = 128, 9, 3, 512, 3
+FLOOR = 1e-6  # added to variances: a band may be the same everywhere
+
+
+class BandNorm(nn.Module):
+    """(x - mean) / std of each frequency band (row), [B, 1, F, T]; the training part's constants over
+    examples and frames, kept with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.view(-1, 1))
+        self.register_buffer("std", std.view(-1, 1))
+
+    @staticmethod
+    def of(x: Tensor) -> BandNorm:
+        """For features [N, 1, F, T], float32 or uint8 pictures, which count as x / 255; some at a time."""
+        total, square = (torch.zeros(x.shape[2], dtype=torch.float64, device=x.device) for _ in range(2))
+        for some in x.split(1000):
+            values = some.double() / (255 if x.dtype == torch.uint8 else 1)
+            total += values.sum((0, 1, 3))
+            square += values.square().sum((0, 1, 3))
+        n = x.numel() / x.shape[2]
+        mean = total / n
+        variance = (square / n - mean.square()).clamp(min=0) + FLOOR
+        return BandNorm(mean.float(), variance.sqrt().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class SpeechCNN(nn.Module):
+    """Features x [B, 1, F, T] of F bands and T frames -> logits [B, classes].
+
+    conv(128, 9 bands x all T frames) - pool(3 bands) - FC 512 - FC 512 - FC 512 - FC classes, as the sheet
+    of the table suggests (the source's own sizes are not known). A filter sees all frames and slides along
+    frequency only; the hybrid models have 11 frames around the one to be classified, here it is the whole
+    word. `norm` comes before each activation: norm(channels, dim), in the convolution per feature map over
+    batch and frequency. A layer whose normaliser shifts has no bias. `width` multiplies 128 and 512. Weights
+    Glorot uniform, biases 0.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        norm: Callable[[int, int], nn.Module],
+        width: float = 1,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        channels, bands, frames = shape
+        if channels != 1 or bands < BANDS + POOL - 1:
+            raise ValueError(
+                f"inputs of {channels}x{bands}x{frames}: this network wants one channel and at least"
+                f" {BANDS + POOL - 1} bands"
+            )
+        filters, units = scaled(FILTERS, width), scaled(UNITS, width)
+        sizes = [filters * ((bands - BANDS + 1) // POOL), *[units] * LAYERS]
+        of_conv = norm(filters, 2)
+        self.conv = nn.Conv2d(1, filters, (BANDS, frames), bias=not shifts(of_conv))
+        self.first = nn.Sequential(of_conv, activation(), nn.MaxPool2d((POOL, 1)), nn.Flatten())
+        self.hidden = nn.Sequential()
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            layer = norm(outputs, 1)
+            self.hidden.extend([nn.Linear(inputs, outputs, bias=not shifts(layer)), layer, activation()])
+        self.out = nn.Linear(units, classes)
+        self.apply(glorot_)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(self.first(self.conv(x))))
+
+
+def shifts(norm: nn.Module) -> bool:
+    return any(name.endswith("bias") for name, _ in norm.named_parameters())
+
+
