@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import folder, glyphs, keel, pictures, store, tables, tox21, uci
+from data import folder, glyphs, keel, pictures, speech, store, tables, tox21, uci
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, strata, stratified_order
@@ -24,10 +24,11 @@ class DataSet:
     """A data set in memory, in three parts.
 
     Images are uint8 [N, C, H, W] (`data.batches.take` scales them; of a folder too large for memory
-    `data.stream.Pictures`, which are read in batches), tables float32 [N, D], standardised with
-    mean and standard deviation of the training part (without validation rows, before `limit_train`). Labels
-    are int64 [N], or those of T binary tasks, float32 [N, T] of 0, 1 and NaN (not measured). Every part is in
-    a fixed order of which each prefix has nearly the class shares of the part (many tasks: a random order).
+    `data.stream.Pictures`, which are read in batches), spoken words float32 [N, 1, bands, frames] (log-mel,
+    not standardised), tables float32 [N, D], standardised with mean and standard deviation of the training
+    part (without validation rows, before `limit_train`). Labels are int64 [N], or those of T binary tasks,
+    float32 [N, T] of 0, 1 and NaN (not measured). Every part is in a fixed order of which each prefix has
+    nearly the class shares of the part (fsdd: the shares of digit and speaker; many tasks: a random order).
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -52,6 +53,11 @@ class Entry:
     In `module`, `find_<name>(root, options)` gives (variant, source files) or None, and
     `build_<name>(variant, files, options)` gives (arrays, facts). Modules that need more than numpy import it
     inside.
+
+    Arrays are x_<part>, y_<part> for train, test and perhaps val, and where a set needs them: group_train
+    (rows of equal number stay together in the split), strata_<part> (in place of the labels for the split and
+    the order of a part), speaker_train (with the fact `speakers`, their names: limits must leave every
+    speaker a row). The fact `content`, where there, holds the arrays that the fingerprint is of.
     """
 
     line: str
@@ -134,6 +140,23 @@ SETS = {
         "tinyimagenet100_32_train_jpeg.npz and tinyimagenet100_32_val_jpeg.npz into "
         "{root}/tinyimagenet100_32; pictures under ImageNet's terms, non-commercial research only",
         rows=(20_000, 5_000),
+    ),
+    "fsdd": Entry(
+        "spoken digits of 6 speakers as log-mel pictures, 1x40x100, 10 classes, 2,700 + 300",
+        "data.speech",
+        missing="clone or unpack https://github.com/Jakobovski/free-spoken-digit-dataset to "
+        "{root}/free-spoken-digit-dataset (its folder recordings is read), or put fsdd_train.npz and "
+        "fsdd_test.npz into {root}/fsdd; licence CC BY-SA 4.0",
+        rows=(2_700, 300),
+    ),
+    "speech_commands": Entry(
+        "Speech Commands v2: 35 spoken words as log-mel pictures, 1x40x100, 84,843 + 11,005, and 9,981 to "
+        "validate",
+        "data.speech",
+        missing="unpack speech_commands_v0.02.tar.gz (from http://download.tensorflow.org/data/"
+        "speech_commands_v0.02.tar.gz, 2.4 GB) to {root}/speech_commands_v0.02, with validation_list.txt and "
+        "testing_list.txt; licence CC BY 4.0",
+        rows=(84_843, 11_005),
     ),
     "folder": Entry(
         "your own pictures: path=DIR with train/<class>/* and test/<class>/*; size=28 channels=1|3",
@@ -249,11 +272,12 @@ def _build(name: str, place: Located) -> dict[str, Any]:
         notes.append(
             f"{rows[0]:,} + {rows[1]:,} examples; the official set has {official[0]:,} + {official[1]:,}"
         )
+    hashed = facts.pop("content", arrays)
     meta = {"error": "error", "categories": None, **facts, "classes": list(facts["classes"]), "notes": notes}
     meaning = {"variant": place.variant, "classes": meta["classes"], "categories": meta["categories"]}
     meta |= {
         "variant": place.variant,
-        "fingerprint": store.content_hash(arrays, meaning),
+        "fingerprint": store.content_hash(hashed, meaning),
         "stamp": stamp,
         "options": place.options,
     }
@@ -298,7 +322,7 @@ def fingerprint(
     download: bool = False,
     **options: Any,
 ) -> str:
-    """sha256 (first 16 hex digits) of the prepared content.
+    """sha256 (first 16 hex digits) of the prepared content (of spoken words: of their samples).
 
     Reads one small file where the set is prepared, else prepares it. The same for every layout of the same
     content; does not depend on splits and limits. Imports no torch.
@@ -315,16 +339,18 @@ def load(
     val_fraction: float = 0.1,
     limit_train: int | None = None,
     limit_eval: int | None = None,
+    share: float = 1,
     download: bool = False,
     **options: Any,
 ) -> DataSet:
     """The data set as tensors.
 
-    val_fraction: share of the training rows (of each class; in kddcup99 whole groups of equal rows) that is
-    held out for validation, unless the set has a validation part of its own (folder with val/, tox21). The
-    split is fixed: it does not depend on a run's seed. limit_train keeps the
-    first rows of the training part, limit_eval those of the validation and of the test part, in a fixed
-    stratified order.
+    val_fraction: share of the training rows (of each class; in fsdd of each digit and speaker; in kddcup99
+    whole groups of equal rows) that is held out for validation, unless the set has a validation part of its
+    own (folder with val/, tox21, speech_commands). The split is fixed: it does not depend on a run's seed.
+    limit_train keeps the first rows of the training part, limit_eval those of the validation and of the test
+    part, in a fixed stratified order; share keeps the first round(share * N) of the N training rows that
+    limit_train leaves.
 
     Raises DataSetMissing (what to get, from where, to which path, under which licence), ChecksumMismatch,
     ValueError (an option or a file that is wrong), OSError (a cache that cannot be written): each in one
@@ -339,6 +365,8 @@ def load(
     for key, limit in (("limit_train", limit_train), ("limit_eval", limit_eval)):
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"{key} must be a positive whole number or null, not {limit!r}")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"share must be a number in (0, 1], not {share!r}")
     place = _located(name, root, cache, download, options)
     meta = ready(place) or _build(name, place)
     try:
@@ -346,7 +374,12 @@ def load(
     except Damaged:
         meta = _build(name, place)
         arrays = store.read(place.prepared)
-    return _tensors(arrays, meta, val_fraction, limit_train, limit_eval)
+    return _tensors(arrays, meta, val_fraction, limit_train, limit_eval, share)
+
+
+def _strata(arrays: dict[str, Any], part: str) -> Any:
+    own = arrays.get(f"strata_{part}")
+    return strata(arrays[f"y_{part}"]) if own is None else own
 
 
 def _tensors(
@@ -355,16 +388,20 @@ def _tensors(
     val_fraction: float,
     limit_train: int | None,
     limit_eval: int | None,
+    share: float,
 ) -> DataSet:
     import torch
 
     own_val = "val" if "y_val" in arrays else "train"  # the part of the file that validation rows are in
     fraction = 0 if own_val == "val" else val_fraction
-    fit, val = split(strata(arrays["y_train"]), fraction, arrays.get("group_train"))
+    fit, val = split(_strata(arrays, "train"), fraction, arrays.get("group_train"))
     if own_val == "val":
-        val = stratified_order(strata(arrays["y_val"]))
-    test = stratified_order(strata(arrays["y_test"]))
-    train, val, test = fit[:limit_train], val[:limit_eval], test[:limit_eval]
+        val = stratified_order(_strata(arrays, "val"))
+    test = stratified_order(_strata(arrays, "test"))
+    kept = max(1, round(share * len(fit[:limit_train])))
+    if "speaker_train" in arrays:
+        speech.need_every_speaker(arrays["speaker_train"][fit], meta["speakers"], kept)
+    train, val, test = fit[:kept], val[:limit_eval], test[:limit_eval]
     parts = [("train", train), (own_val, val), ("test", test)]
     x_train: Any
     x_val: Any

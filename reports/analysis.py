@@ -76,7 +76,7 @@ def analyse(
         return of_trials(mine, grid, paper, published, profile, damaged)
     runs, notes = one_content(matched(mine, grid, profile))
     runs = runs.assign(**{targets.LOST: (runs["status"].astype(object) == "diverged").astype(float)})
-    if published.target:
+    if published.targets:
         runs = targets.added(runs, published)
     stuck = at_chance(runs, published)
     cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))

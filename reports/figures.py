@@ -244,9 +244,16 @@ def _describe(s: Series, labels: Sequence[str]) -> str:
 
 
 def points(
-    name: str, title: str, labels: Sequence[str], series: Sequence[Series], *, xlabel: str, ylabel: str
+    name: str,
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    *,
+    xlabel: str,
+    ylabel: str,
+    linear: bool = False,
 ) -> str:
-    """Values over named settings (error against alpha).
+    """Values over named settings (error against alpha). linear: also where the values span a wide range.
 
     The first two series are the published ones (survey, source: hollow and crossed marks); any further ones
     are measured (filled, with intervals).
@@ -266,9 +273,8 @@ def points(
             if not _finite(s.y):  # nothing is printed for these settings: no word of it in the legend
                 continue
             _interval(ax, np.asarray(s.x, float) + shift[min(i, 3)], s, **marks[min(i, 3)])
-        _log_if_wide(
-            ax, [v for s in series for v in s.y], ends=[v for s in series for v in [*s.low, *s.high]]
-        )
+        ends = [v for s in series for v in [*s.low, *s.high]]
+        _log_if_wide(ax, [v for s in series for v in s.y], math.inf if linear else 3.0, ends)
         upright = _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
         if upright and max(map(len, labels)) > 10:  # their names reach down to where the legend is else

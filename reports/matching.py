@@ -94,6 +94,8 @@ class Matcher:
         if not points:
             return None
         rows = {point["row"] for point in points}
+        if len(rows) > 1:  # a row with the table's own normaliser, and the same without any
+            rows = {p["row"] for p in points if p["config"].get("norm", {}).get("name") == self.norm} or rows
         label = config["norm"]["name"] + (f" ({words(o)})" if (o := config["norm"].get("options")) else "")
         return {
             "match": "norm",

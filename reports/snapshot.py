@@ -54,7 +54,7 @@ def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int | No
         records = [with_layers(r) if own else stub(r) for r, own in zip(found, selected, strict=True)]
     else:
         # where steps to a target are read off the curves, every point of them counts
-        records = found if pub.target else [thinned(record) for record in found]
+        records = found if pub.targets else [thinned(record) for record in found]
     room = limit - sum(len(text) for text in texts.values())
     blob, dropped = fitting(records, room)
     folder = Path(measured) / table

@@ -1,8 +1,8 @@
 """Steps to a target: how long a run needs for the best validation accuracy of another row's run.
 
 The target belongs to a column and a seed: the best validation error of the target row's run with that seed.
-That row is fixed by the published file before anything is judged; a run that never gets there has infinity,
-a miss.
+That row is fixed by the published file, for all rows or for each, before anything is judged; a run that
+never gets there has infinity, a miss.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from reports.store import heavy
 CURVE = "val_error"
 STEPS, END = "metrics.steps_to_target", "metrics.steps_allowed"
 SPEED = "metrics.speed_up"
+TARGET = "metrics.target"
 LOST = "metrics.diverged"  # 1 where a run diverged, 0 where not; in every table
 
 
 def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """The runs with STEPS; END, the steps that a run had, which a miss is known to exceed; SPEED, the target
-    row's steps divided by the run's (0: a miss).
+    row's steps divided by the run's (0: a miss); TARGET, the validation error to reach.
     """
     if runs.empty:
-        return runs.assign(**dict.fromkeys((STEPS, END, SPEED), pd.Series(dtype=float)))
+        return runs.assign(**dict.fromkeys((STEPS, END, SPEED, TARGET), pd.Series(dtype=float)))
     curves = [usable(c) for c in heavy(runs, "curves")]
     targets: dict[tuple[Any, ...], float] = {}
     own: dict[tuple[Any, ...], float] = {}
-    keys = list(zip(runs["column"], runs["seed"], runs["data.fingerprint"].astype(object), strict=True))
-    of_target = (runs["match"] == "cell") & (runs["row"] == published.target)
-    for key, mine, curve in zip(keys, of_target, curves, strict=True):
+    rows = runs["row"].astype(object)
+    places = list(zip(runs["column"], runs["seed"], runs["data.fingerprint"].astype(object), strict=True))
+    of_target = (runs["match"] == "cell") & rows.isin(list(published.targets))
+    for row, place, mine, curve in zip(rows, places, of_target, curves, strict=True):
         if mine and curve and (values := [v for v in curve[CURVE] if v is not None]):
-            targets[key] = min(values)
-            own[key] = time_to_target(curve["step"], curve[CURVE], targets[key])
+            targets[row, *place] = min(values)
+            own[row, *place] = time_to_target(curve["step"], curve[CURVE], min(values))
+    keys = [(published.target_of(row), *place) for row, place in zip(rows, places, strict=True)]
     steps, ends = [], []
     for key, curve, epochs, status in zip(keys, curves, runs["config.epochs"], runs["status"], strict=True):
         if status == "failed" or key not in targets:
@@ -50,7 +53,8 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
         own.get(key, math.nan) / s if s and not math.isnan(s) else math.nan
         for key, s in zip(keys, steps, strict=True)
     ]
-    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed}
+    wanted = [targets.get(key, math.nan) for key in keys]
+    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed, TARGET: wanted}
     return runs.assign(**found)
 
 

@@ -66,7 +66,7 @@ def result(
     """The claim on the survey's, the source's and our figures. stuck: (row, column) -> (runs at chance,
     all runs), where there are any.
     """
-    parts = function(claim_room.Measured())
+    parts = function(claim_room.Measured(published))
     components = [component(part, judge, [bases[c] for c in part.columns]) for part in parts]
     usable = [i for i, c in enumerate(components) if c.margin is not None]
     missing = [c for c in components if c.verdict == "not run"]

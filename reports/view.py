@@ -97,7 +97,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
         for column in shown:
             figure = pub.figure(row.id, column, metric.printed)
             found = cells.get((row.id, column), NOWHERE)
-            line.append({**found, "audit": figure.audit if figure else ()})
+            told = {"audit": figure.audit, "mark": figure.mark} if figure else {"audit": (), "mark": ""}
+            line.append({**found, **told})
         rows.append({"id": row.id, "label": row.en, "cells": line, "dropped": row.id not in pub.survey_rows})
     has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
     told = pd.concat([mine["survey"], mine["source"]]).dropna()

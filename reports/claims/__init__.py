@@ -2,6 +2,7 @@
 
 `cells[row, column, metric]` is a number (NaN where nothing is printed) or, on ours, an expression in the
 cell's mean; a claim does ordinary arithmetic on it and returns its parts. It is met when every part is.
+The metric `error_sd` is the standard deviation that the source prints beside an error, a threshold for ours.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Part:
 
 
 Claim = Callable[[Any], list[Part]]
+SPREAD = "_sd"
 
 
 class Printed:
@@ -38,15 +40,21 @@ class Printed:
 
     def __getitem__(self, cell: tuple[str, str, str]) -> float:
         row, column, metric = cell
-        figure = self.published.figure(row, column, metric)
-        value = getattr(figure, self.whose) if figure else None
+        figure = self.published.figure(row, column, metric.removesuffix(SPREAD))
+        name = self.whose + (SPREAD if metric.endswith(SPREAD) else "")
+        value = getattr(figure, name, None)  # the survey prints no standard deviation
         return math.nan if value is None else float(value)
 
 
 class Measured:
     """Our figures as `cells`: expressions in the cells' means, whose intervals the statistics find."""
 
-    def __getitem__(self, cell: tuple[str, str, str]) -> Linear:
+    def __init__(self, published: Published | None = None):
+        self.printed = Printed(published, "source") if published else None
+
+    def __getitem__(self, cell: tuple[str, str, str]) -> Linear | float:
+        if self.printed and cell[2].endswith(SPREAD):
+            return self.printed[cell]
         return Linear({cell: 1.0})
 
 

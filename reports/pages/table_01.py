@@ -12,9 +12,8 @@ from markupsafe import Markup
 
 from reports import analysis, figures, store, tables
 from reports.figures import Series, slug
+from reports.pages.cells import cell, columns_of, of_cells, titled, to_target
 from reports.pages.cells import commands as commands
-from reports.pages.cells import of_cells, titled
-from reports.published import Row
 from reports.statistics import Sample, summary
 
 SHOWN = ["test_accuracy", "steps_to_target", "speed_up", "step_best_val"]
@@ -32,6 +31,7 @@ README = (
 )
 ALT = "accuracy against steps; inputs of a sigmoid over time"
 BASE = "bn_baseline"
+TO_TARGET = "steps to the plain network's best accuracy"
 SECTION = {"sigmoids": "without BN", "sigmoids_bn": "with BN"}
 PERCENTILES = {"input_p15": "15th percentile", "input_p50": "median", "input_p85": "85th percentile"}
 
@@ -52,15 +52,6 @@ def against_steps(report: analysis.TableReport, column: str) -> str:
 
 def right(errors: list[float | None]) -> list[float]:
     return [math.nan if e is None else 100 - e for e in errors]
-
-
-def to_target(report: analysis.TableReport, column: str) -> str:
-    runs = of_cells(report, column)
-    rows = [r for r in report.published.main_rows if (runs["row"] == r.id).any()]
-    values = [runs.loc[runs["row"] == r.id, "metrics.steps_to_target"].tolist() for r in rows]
-    name, title = f"target-{slug(report.profile)}-{column}", titled(report, column)
-    labels, told = [r.en for r in rows], "steps to the plain network's best accuracy"
-    return figures.strip(name, title, labels, values, xlabel="row", ylabel=told)
 
 
 def drift(report: analysis.TableReport) -> str:
@@ -90,7 +81,7 @@ def pictures(report: analysis.TableReport) -> dict[str, str]:
 
 def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     """The figures of one profile in groups {"title", "note", "svgs"}."""
-    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    columns = columns_of(report)
     if not columns:
         return []
     note = (
@@ -108,7 +99,11 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
             " never do stands above, and there is no bar where they are the half or more."
         )
         groups.append(
-            {"title": "Steps to the target", "note": note, "svgs": [Markup(to_target(report, c)) for c in on]}
+            {
+                "title": "Steps to the target",
+                "note": note,
+                "svgs": [Markup(to_target(report, c, TO_TARGET)) for c in on],
+            }
         )
     if "mnist" in columns:
         note = (
@@ -145,7 +140,7 @@ def ablation(report: analysis.TableReport, column: str) -> dict[str, Any]:
                 "row": row.en,
                 "n": after.n,
                 "trained": tables.number(mine["steps"], 0) if mine["steps"] else "diverged",
-                "steps": tables.mean_sd(cell(report, row, column, "steps_to_target"), 0),
+                "steps": tables.mean_sd(cell(report, row.id, column, "steps_to_target"), 0),
                 "faster": tables.number(faster, 2) if faster else "never there",
                 "share": "" if row.id == "inception" else share_text(runs, row.id),
                 "accuracy": tables.mean_sd({"mean": after.mean, "sd": after.sd, "n": after.n}, 2),
@@ -201,12 +196,6 @@ def share_text(runs: Any, row: str) -> str:
     middle = statistics.median(found)
     ends = f"{found[0]:.0f} to {found[-1]:.0f}"
     return f"{middle:.0f} %" if f"{found[0]:.0f}" == f"{found[-1]:.0f}" else f"{middle:.0f} % ({ends})"
-
-
-def cell(report: analysis.TableReport, row: Row, column: str, metric: str) -> dict[str, Any]:
-    mine = report.cells
-    mine = mine[(mine["row"] == row.id) & (mine["column"] == column) & (mine["metric"] == metric)]
-    return {str(k): v for k, v in mine.iloc[0].to_dict().items()}
 
 
 def times(report: analysis.TableReport, column: str, row: str) -> float:

@@ -4,17 +4,16 @@ source's studies (input normalisation, batches of 1, dropout, learning rates).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from reports import analysis, figures, store, tables
+from reports import analysis, figures
 from reports.figures import Series, slug
+from reports.pages import cells
+from reports.pages.cells import columns_of, gain, learning, of_cells, stuck, text, titled
 from reports.pages.cells import commands as commands
-from reports.pages.cells import of_cells, titled
-from reports.statistics import Sample, summary
 
 SHOWN = ["test_error", "input_mean", "early_spread", "epoch_seconds"]
 RUN_METRIC = "test_error"
@@ -62,26 +61,8 @@ GAMMAS = {"nin_np": "gamma = 1/1.21", "nin_np_gamma1": "gamma = 1"}
 
 def by_row(report: analysis.TableReport, column: str, rows: list[str], metric: str, label: str) -> str:
     """A metric of each row, beside what is printed; "" where nothing ran."""
-    cells = report.cells
-    mine = cells[(cells["column"] == column) & (cells["metric"] == metric) & cells["row"].isin(rows)]
-    rows = [row for row in rows if (mine[mine["row"] == row]["n"] > 0).any()]
-    if not rows:
-        return ""
-
-    def series(key: str, name: str) -> Series:
-        some = mine[mine[key].notna() & mine["row"].isin(rows)]
-        x = [rows.index(row) for row in some["row"]]
-        value, low, high = (some[k].astype(float).tolist() for k in (key, "low", "high"))
-        return Series(name, x, value, low, high) if key == "mean" else Series(name, x, value)
-
-    lines = [
-        series("survey", "survey"),
-        series("source", "source paper"),
-        series("mean", "ours, 95 % interval"),
-    ]
     names = {r.id: SHORT.get(r.id, r.en) + shorter(report, r.id, column) for r in report.published.rows}
-    name, labels = f"{metric}-{slug(report.profile)}-{column}-{len(rows)}", [names[row] for row in rows]
-    return figures.points(name, titled(report, column), labels, lines, xlabel="row", ylabel=label)
+    return cells.by_row(report, column, rows, metric, label, names)
 
 
 def errors(report: analysis.TableReport, column: str) -> str:
@@ -89,27 +70,10 @@ def errors(report: analysis.TableReport, column: str) -> str:
     return by_row(report, column, rows, "test_error", "test error (%)")
 
 
-def learning(
-    report: analysis.TableReport, column: str, key: str, label: str, rows: Sequence[str] = ()
-) -> str:
-    """A curve of each row, or of these, over the epochs."""
-    runs, lines = of_cells(report, column), []
-    for place, row in enumerate(report.published.main_rows):
-        if rows and row.id not in rows:
-            continue
-        found = store.heavy(runs[runs["row"] == row.id], "curves")
-        pairs = [(c["epoch"], c[key]) for c in found if c and c.get("epoch")]
-        if len((line := figures.mean_curve(row.en, pairs)).x):
-            lines.append((place, line))
-    name, title = f"{key}-curves-{slug(report.profile)}-{column}", titled(report, column)
-    places, shown = [place for place, _ in lines], [line for _, line in lines]
-    return figures.curves(name, title, shown, ylabel=label, linear=True, ordered=False, places=places)
-
-
 def rates(report: analysis.TableReport) -> str:
     """Test error at the end against a constant learning rate, with the Jacobian factor and without."""
-    cells, lines = report.cells, []
-    mine = cells[(cells["column"] == "cifar10") & (cells["metric"] == "test_error_last") & (cells["n"] > 0)]
+    mine, lines = report.cells, []
+    mine = mine[(mine["column"] == "cifar10") & (mine["metric"] == "test_error_last") & (mine["n"] > 0)]
     for start, label in GAMMAS.items():
         some = mine[mine["row"].astype(str).str.startswith(f"{start}_at_")]
         points = sorted(
@@ -128,13 +92,13 @@ def rates(report: analysis.TableReport) -> str:
 
 def pictures(report: analysis.TableReport) -> dict[str, str]:
     """Name -> picture, for the README."""
-    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    columns = columns_of(report)
     return {c: errors(report, c) for c in columns[:2]}
 
 
 def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     """The figures of one profile in groups {"title", "note", "svgs"}."""
-    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    columns = columns_of(report)
     if not columns:
         return []
     alike = ["nin_np", "nin_bn", "plain"]
@@ -169,7 +133,7 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
 
 def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:
     """For parts/table_02.html."""
-    columns = [c for c in report.published.data_columns if len(of_cells(report, c))]
+    columns = columns_of(report)
     studies = [row.id for row in report.published.rows if row.kind == "ablation"]
     return {
         "groups": [report.published.group(c) for c in columns],
@@ -205,31 +169,6 @@ def shorter(report: analysis.TableReport, row: str, column: str) -> str:
     return f" ({', '.join(f'{n:.0f}' for n in sorted(mine))} {'epoch' if mine == {1} else 'epochs'})"
 
 
-def text(report: analysis.TableReport, row: str, column: str) -> str:
-    """The mean ± sd, interval, n, and how many runs did not get away from chance."""
-    mine = report.cells
-    mine = mine[(mine["row"] == row) & (mine["column"] == column) & (mine["metric"] == "test_error")]
-    if mine.empty or not mine.iloc[0]["n"]:
-        return ""
-    c = {str(k): v for k, v in mine.iloc[0].to_dict().items()}
-    limits = "" if math.isnan(c["low"]) else f" ({c['low']:.2f} to {c['high']:.2f})"
-    return f"{tables.mean_sd(c, 2)}{limits}, n = {c['n']}{stuck(report, row, column)}"
-
-
-def values(report: analysis.TableReport, row: str, column: str) -> dict[int, float]:
-    """Test error by seed; a run that diverged counts as all wrong."""
-    runs = of_cells(report, column)
-    runs = runs[runs["row"] == row]
-    errors = runs["metrics.test_error"].where(runs["status"] != "diverged", 100.0)
-    return dict(zip(runs["seed"].astype(int), errors.astype(float), strict=True))
-
-
-def stuck(report: analysis.TableReport, row: str, column: str) -> str:
-    """How many of the runs are at chance, as in ", 2 of them at chance"."""
-    hits, _ = report.stuck.get((row, column), (0, 0))
-    return f", {hits} of them at chance" if hits else ""
-
-
 def settings(report: analysis.TableReport) -> str:
     """What the rows of the network had: rates, and what the published rows were given."""
     runs, told = report.runs, []
@@ -241,19 +180,6 @@ def settings(report: analysis.TableReport) -> str:
             dropout = ", ".join(sorted({f"{v:g}" for v in mine["config.model.dropout"]}))
             told.append(f"{row}: learning rate {rate}, dropout {dropout}")
     return "; ".join(told)
-
-
-def gain(report: analysis.TableReport, better: str, than: str, column: str) -> str:
-    """Points of error that a row saves against another, seed by seed, with the interval; "" where one of
-    them did not run.
-    """
-    one, other = values(report, better, column), values(report, than, column)
-    seeds = sorted(one.keys() & other.keys())
-    if not seeds:
-        return ""
-    found = summary(Sample({seed: other[seed] - one[seed] for seed in seeds}))
-    limits = "" if math.isnan(found.low) else f", {found.low:+.2f} to {found.high:+.2f}"
-    return f"{found.mean:+.2f} points{limits} (n = {found.n})"
 
 
 def answer(report: analysis.TableReport, column: str) -> str:

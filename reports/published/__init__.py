@@ -39,6 +39,7 @@ class Row:
     value: float | str | None = None  # the swept value as configs spell it
     kind: str = ""  # fnn: a network that Table 5 also ranks among networks; ablation: ours, shown apart
     columns: tuple[str, ...] = ()  # the data columns that have this row; () = all
+    target: str = ""  # the row whose best validation error is this row's target; "": the table's `target`
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Figure:
     printed: str = ""
     audit: tuple[str, ...] = ()
     source_sd: float | None = None
+    mark: str = ""  # how the source's value is known, where that differs from cell to cell: [memory]
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,15 @@ class Published:
     def rows_of(self, data: str) -> list[Row]:
         """The rows that a column of the records has."""
         return [row for row in self.rows if not row.columns or data in row.columns]
+
+    def target_of(self, row: str) -> str:
+        """The row whose run of the same seed and column sets the target of this row's runs; "" without."""
+        return next((r.target for r in self.rows if r.id == row), "") or self.target
+
+    @property
+    def targets(self) -> set[str]:
+        """The rows that set targets."""
+        return {row for row in (self.target, *(r.target for r in self.rows)) if row}
 
     @property
     def main_rows(self) -> list[Row]:

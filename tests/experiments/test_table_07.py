@@ -195,9 +195,9 @@ def test_the_command_line_trains_the_halves(cli):
     done = cli("-m", "table=T7", "profile=smoke", "row=relu_bn_0.08,sigmoid_plain_0.008")
     assert done.returncode == 0, done.stderr
     records = cli.records("T7").values()
-    assert {(r["row"], r["column"]) for r in records} == {
+    assert {(r["cell"]["row"], r["cell"]["column"]) for r in records} == {
         (row, column) for row in ("relu_bn_0.08", "sigmoid_plain_0.008") for column in ("wm50", "wm100")
     }
     for r in records:
-        assert r["curves"]["step"][-1] == 2 * (2 if r["column"] == "wm50" else 4)  # of 100 and 200 digits
+        assert r["curves"]["step"][-1] == 2 * (2 if r["cell"]["column"] == "wm50" else 4)  # of 100 and 200 digits
         assert r["metrics"]["chance"] == pytest.approx(90)
