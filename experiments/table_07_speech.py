@@ -9,8 +9,8 @@ at both rates. Its data sets wm50 and wm100 are not public (probably 50 and 100 
 recordings): the stand-ins are sets of spoken words, `data.share` is the share of the training part in use.
 
 From the survey: the two rates, the two activations, BN or none. Ours, since the source's text could not be
-read: the network (models/speech.py), momentum 0.9, batches of 50, Glorot's initial weights, no L2, the rate
-halved after every epoch without a better validation error (hybrid systems do so or alike).
+read: the network (models/speech.py), its initial weights, momentum 0.9, batches of 50, no L2, the rate halved
+after every epoch without a better validation error once `keep_rate` epochs are over, as hybrid systems do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Network:
     name: str  # speech
     width: float  # filters and units times this
     activation: str  # relu | sigmoid
+    gain: float  # of the initial weights in front of activations
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Run:
     model: Network
     norm: Norm
     optimizer: Optimizer
-    halve: bool  # the rate, after an epoch without a better validation error
+    keep_rate: int  # epochs; after them, each without a better validation error halves the rate
     batch_size: int
     epochs: int
     evaluations: int  # in each epoch
@@ -67,11 +68,13 @@ def check(run: Run) -> Run:
     must(m.name == "speech", "model", m.name, "this table has one network (speech)")
     must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
     must(m.activation in ("relu", "sigmoid"), "model.activation", m.activation, "choose relu or sigmoid")
+    must(math.isfinite(m.gain) and m.gain > 0, "model.gain", m.gain, "must be above 0")
     must(o.name == "SGD", "optimizer", o.name, "this table has SGD with momentum (sgd)")
     must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
     must(math.isfinite(o.l2) and o.l2 >= 0, "optimizer.l2", o.l2, "must be 0 or above")
     must(run.batch_size >= 2, "batch_size", run.batch_size, "batch statistics need at least 2")
     must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
+    must(run.keep_rate >= 0, "keep_rate", run.keep_rate, "epochs, 0 or more")
     must(run.evaluations >= 1, "evaluations", run.evaluations, "must be at least 1 an epoch")
     must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
     must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
@@ -83,7 +86,7 @@ def can_stack(run: Run) -> bool:
 
 
 def cell(run: Run) -> tuple[str, str]:
-    """(row, column): activation, normaliser, learning rate; wm50 for half of the training part, wm100 for all."""
+    """(row, column): activation, normaliser, rate; wm50 for half of the training part, wm100 for all."""
     norm = {"none": "plain", "batch": "bn"}.get(run.norm.name, run.norm.name)
     return f"{run.model.activation}_{norm}_{run.optimizer.lr:g}", f"wm{100 * run.data.share:g}"
 
@@ -115,7 +118,8 @@ class State(images.State):
         """Takes note of an evaluation; at the end of an epoch the rate falls, if nothing in it was better."""
         self.best_of_epoch = min(self.best_of_epoch, val_error)
         if self.batch == 0:
-            self.halvings += self.run.halve and self.best_of_epoch >= self.best
+            free = self.epoch > self.run.keep_rate
+            self.halvings += free and self.best_of_epoch >= self.best
             self.best, self.best_of_epoch = min(self.best, self.best_of_epoch), math.inf
 
     def watched(self) -> dict[str, float]:
@@ -140,7 +144,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def built(run: Run, data: Any) -> Any:
-    """The network, or BadInput, one line, where it does not fit the data or the normaliser does not fit it."""
+    """The network, or BadInput, one line, where it does not fit the data or the normaliser not it."""
     from torch import nn
 
     import norms
@@ -152,7 +156,7 @@ def built(run: Run, data: Any) -> Any:
     activation = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[run.model.activation]
     shape, classes = data.x_train.shape[1:], len(data.classes)
     try:
-        return SpeechCNN(shape, classes, norm, run.model.width, activation)
+        return SpeechCNN(shape, classes, norm, run.model.width, activation, run.model.gain)
     except ValueError as e:
         raise BadInput(f"model={run.model.name}: {e}") from e
 

@@ -140,9 +140,12 @@ class State(table_02_normprop.State):
 
     def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
         run = runs[0]
+        as_any: Any = run  # it has what Table 2's functions look at
         if hasattr(data.x_train, "batches"):
             raise BadInput(f"{data.name}: this table holds its pictures in memory; give data.limit_train")
-        images.State.__init__(self, run, table_02_normprop.prepared(data, run), device, partial(built, run))
+        images.State.__init__(
+            self, run, table_02_normprop.prepared(data, as_any), device, partial(built, run)
+        )
         self.regroup()
         self.optimizer.register_step_pre_hook(self.before_step)
         self.optimizer.register_step_post_hook(self.after_step)

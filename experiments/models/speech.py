@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,9 @@ class SpeechCNN(nn.Module):
     frequency only; the hybrid models have 11 frames around the one to be classified, here it is the whole
     word. `norm` comes before each activation: norm(channels, dim), in the convolution per feature map over
     batch and frequency. A layer whose normaliser shifts has no bias. `width` multiplies 128 and 512. Weights
-    Glorot uniform, biases 0.
+    Glorot uniform, those in front of an activation times `gain`, biases 0. With a gain of 4 a layer of
+    sigmoids, whose slope at 0 is 1/4, passes signals on about as strong as they came; with 1 a plain network
+    of four such layers stays at chance for more than a thousand steps (ours).
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class SpeechCNN(nn.Module):
         norm: Callable[[int, int], nn.Module],
         width: float = 1,
         activation: Callable[[], nn.Module] = nn.ReLU,
+        gain: float = 1,
     ) -> None:
         super().__init__()
         channels, bands, frames = shape
@@ -78,11 +82,15 @@ class SpeechCNN(nn.Module):
         self.conv = nn.Conv2d(1, filters, (BANDS, frames), bias=not shifts(of_conv))
         self.first = nn.Sequential(of_conv, activation(), nn.MaxPool2d((POOL, 1)), nn.Flatten())
         self.hidden = nn.Sequential()
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             layer = norm(outputs, 1)
             self.hidden.extend([nn.Linear(inputs, outputs, bias=not shifts(layer)), layer, activation()])
         self.out = nn.Linear(units, classes)
         self.apply(glorot_)
+        with torch.no_grad():
+            for layer in (self.conv, *self.hidden):
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.weight.mul_(gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.hidden(self.first(self.conv(x))))
@@ -90,5 +98,3 @@ class SpeechCNN(nn.Module):
 
 def shifts(norm: nn.Module) -> bool:
     return any(name.endswith("bias") for name, _ in norm.named_parameters())
-
-

@@ -31,10 +31,12 @@ def dataset(n=96, bands=14, frames=6, classes=4, dtype=torch.float32):
 
 
 def run(norm="batch", **changes):
-    network = t7.Network("speech", changes.pop("width", 0.0625), changes.pop("activation", "relu"))
+    network = t7.Network(
+        "speech", changes.pop("width", 0.0625), changes.pop("activation", "relu"), changes.pop("gain", 1.0)
+    )
     optimizer = Optimizer("SGD", changes.pop("lr", 0.08), 0.0, {"momentum": 0.9})
     data = Data("words", 0.1, None, None, {}, changes.pop("share", 1.0))
-    made = t7.Run("T7", data, network, Norm(norm, {}), optimizer, True, 16, 2, 2, 0)
+    made = t7.Run("T7", data, network, Norm(norm, {}), optimizer, 0, 16, 2, 2, 0)
     return t7.check(replace(made, **changes))
 
 
@@ -82,9 +84,7 @@ def test_the_network_by_formula(name):
         z = h @ p[f"hidden.{k}.weight"].T
         one = (p.get(f"hidden.{k + 1}.weight"), p.get(f"hidden.{k + 1}.bias"), p.get(f"hidden.{k}.bias"))
         h = activated(z, *one, 0)
-    np.testing.assert_allclose(
-        net(x).detach(), h @ p["out.weight"].T + p["out.bias"], rtol=1e-9
-    )
+    np.testing.assert_allclose(net(x).detach(), h @ p["out.weight"].T + p["out.bias"], rtol=1e-9)
     assert ("conv.bias" in p) == (name == "none")
 
 
@@ -133,7 +133,7 @@ def test_the_rate_falls_by_the_best_of_an_epochs_evaluations():
         state.judge(float(error))
         found.append(state.halvings)
     assert found == [0, 0, 0, 1, 1, 1, 1, 2]
-    constant = t7.State([run(halve=False)], dataset(), CPU)
+    constant = t7.State([run(keep_rate=9)], dataset(), CPU)
     for _ in range(3):
         constant.judge(10.0)
     assert constant.rate(0) == 0.08
@@ -199,5 +199,7 @@ def test_the_command_line_trains_the_halves(cli):
         (row, column) for row in ("relu_bn_0.08", "sigmoid_plain_0.008") for column in ("wm50", "wm100")
     }
     for r in records:
-        assert r["curves"]["step"][-1] == 2 * (2 if r["cell"]["column"] == "wm50" else 4)  # of 100 and 200 digits
+        assert r["curves"]["step"][-1] == 2 * (
+            2 if r["cell"]["column"] == "wm50" else 4
+        )  # of 100 and 200 digits
         assert r["metrics"]["chance"] == pytest.approx(90)

@@ -131,7 +131,9 @@ def test_what_is_watched_by_formula():
     assert found["parameters"] == sum(p.numel() for p in state.net.single.parameters())
 
 
-@pytest.mark.parametrize("model, norm", [("mim", "batch"), ("lin_nin", "none"), ("rcnn", "none"), ("maxout", "none")])
+@pytest.mark.parametrize(
+    "model, norm", [("mim", "batch"), ("lin_nin", "none"), ("rcnn", "none"), ("maxout", "none")]
+)
 def test_every_network_trains_and_is_watched(model, norm):
     data = dataset(size=28 if model == "maxout" else 12)
     state = t9.State([run(norm, model, epochs=1, dropout=0.2)], data, CPU)
