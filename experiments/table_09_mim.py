@@ -7,7 +7,7 @@ are as published in profile `paper`, and besides them is the experiment that the
 one network of nine convolutions, {ReLU, maxout} x {BN, none} (nin_plain, nin_bn, mim_plain, mim), of one, two
 and three blocks, and MIM at the plain network's number of parameters (mim_equal).
 
-    balance of a layer = mean over its units of -sum_j p_j ln p_j / ln k,   p_j = share of inputs that piece j wins
+    balance of a layer = mean over its units of -sum_j p_j ln p_j / ln k,   p_j = share that piece j wins
 
 Training, in the state of table_02_normprop: SGD with momentum, weight decay, falling rates, GCN and ZCA for
 CIFAR-10. From the papers: the networks of the quoted rows and their training. From memory or ours, since the
@@ -143,9 +143,8 @@ class State(table_02_normprop.State):
         as_any: Any = run  # it has what Table 2's functions look at
         if hasattr(data.x_train, "batches"):
             raise BadInput(f"{data.name}: this table holds its pictures in memory; give data.limit_train")
-        images.State.__init__(
-            self, run, table_02_normprop.prepared(data, as_any), device, partial(built, run)
-        )
+        data = table_02_normprop.prepared(data, as_any)
+        images.State.__init__(self, run, data, device, partial(built, run))
         self.regroup()
         self.optimizer.register_step_pre_hook(self.before_step)
         self.optimizer.register_step_post_hook(self.after_step)
