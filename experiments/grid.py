@@ -237,6 +237,7 @@ def points(
         run = table.check(run)
         for limit in ("limit_train", "limit_eval"):
             at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
+        check_share(run.data.share, hasattr(table, "SHARE"))
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) and pays(table, run, device) else ()
         out.setdefault(
@@ -340,6 +341,14 @@ def patterns(overrides: list[str], compose: Compose) -> list[Pattern]:
             column = point.column if point.column == last.column else None
             found.append(Pattern(point.row, column, config, values))
     return found
+
+
+def check_share(share: float, taken: bool) -> None:
+    """`taken`: the table has halves. Others keep what they fit to a training part under its limit_train."""
+    if not 0 < share <= 1:
+        raise BadInput(f"data.share={share:g}: a share above 0, up to 1")
+    if share != 1 and not taken:
+        raise BadInput(f"data.share={share:g}: this table trains on all there is; give data.limit_train=N")
 
 
 def at_least_1(key: str, value: Any, none: bool = False) -> None:

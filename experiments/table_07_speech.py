@@ -54,6 +54,7 @@ class Run:
 
 
 STACK = ()
+SHARE = True  # data.share is an axis of this table
 SELECT = "val_error"
 
 

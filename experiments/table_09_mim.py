@@ -3,15 +3,15 @@ network (Liao & Carneiro, arXiv 1508.00330; Goodfellow et al., arXiv 1302.4389; 
 Liang & Hu, CVPR 2015).
 
 The survey quotes the rows but MIM from their papers: other networks, each with its own training. Here they
-are as published in profile `paper`, and besides them is the experiment that the paper's argument asks for:
-one network of nine convolutions, {ReLU, maxout} x {BN, none} (nin_plain, nin_bn, mim_plain, mim), of one, two
-and three blocks, and MIM at the plain network's number of parameters (mim_equal).
+are in profile `paper` as far as their training is known. Besides them is the experiment that the paper's
+argument asks for: one network of nine convolutions, {ReLU, maxout} x {BN, none} (nin_plain, nin_bn, mim_plain,
+mim), of one, two and three blocks, and MIM at the plain network's number of parameters (mim_equal).
 
     balance of a layer = mean over its units of -sum_j p_j ln p_j / ln k,   p_j = share that piece j wins
 
 Training, in the state of table_02_normprop: SGD with momentum, weight decay, falling rates, GCN and ZCA for
-CIFAR-10. From the papers: the networks of the quoted rows and their training. From memory or ours, since the
-text was not read: MIM's sizes and its training (conf/settings/T9/paper.yaml says which).
+CIFAR-10. From the papers: the networks of the quoted rows, the training of maxout and of NIN on CIFAR-10.
+From memory or ours: MIM's sizes and the rest (conf/settings/T9/paper.yaml says which).
 """
 
 from __future__ import annotations
@@ -139,11 +139,10 @@ class State(table_02_normprop.State):
     run: Any
 
     def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
-        run = runs[0]
-        as_any: Any = run  # it has what Table 2's functions look at
+        run: Any = runs[0]  # it has what Table 2's functions look at
         if hasattr(data.x_train, "batches"):
             raise BadInput(f"{data.name}: this table holds its pictures in memory; give data.limit_train")
-        data = table_02_normprop.prepared(data, as_any)
+        data = table_02_normprop.prepared(data, run)
         images.State.__init__(self, run, data, device, partial(built, run))
         self.regroup()
         self.optimizer.register_step_pre_hook(self.before_step)

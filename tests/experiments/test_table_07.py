@@ -201,3 +201,16 @@ def test_the_command_line_trains_the_halves(cli):
     for r in records:
         assert r["curves"]["step"][-1] == 2 * (2 if r["cell"]["column"] == "wm50" else 4)
         assert r["metrics"]["chance"] == pytest.approx(90)
+
+
+def test_a_share_is_refused_where_no_run_could_use_it(composed):
+    """Table 2 keeps whitening under limit_train: with a share it would be that of other rows."""
+    for table, value, line in (
+        ("T7", "0", "data.share=0: a share above 0"),
+        ("T7", "1.5", "data.share=1.5: a share above 0"),
+        ("T2", "0.5", "data.share=0.5: this table trains on all there is; give data.limit_train=N"),
+        ("T9", "0.5", "data.share=0.5: this table trains on all there is"),
+    ):
+        with pytest.raises(BadInput, match=line):
+            grid.points([f"table={table}", "profile=smoke", f"data.share={value}"], composed)
+    assert grid.points(["table=T2", "profile=smoke", "data.share=1"], composed)
