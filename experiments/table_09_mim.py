@@ -4,8 +4,9 @@ Liang & Hu, CVPR 2015).
 
 The survey quotes the rows but MIM from their papers: other networks, each with its own training. Here they
 are in profile `paper` as far as their training is known. Besides them is the experiment that the paper's
-argument asks for: one network of nine convolutions, {ReLU, maxout} x {BN, none} (nin_plain, nin_bn, mim_plain,
-mim), of one, two and three blocks, and MIM at the plain network's number of parameters (mim_equal).
+argument asks for: one network of nine convolutions, {ReLU, maxout} x {BN, none} (nin_plain, nin_bn,
+mim_plain, mim), of one, two and three blocks, and MIM at the plain network's number of parameters
+(mim_equal).
 
     balance of a layer = mean over its units of -sum_j p_j ln p_j / ln k,   p_j = share that piece j wins
 

@@ -57,7 +57,7 @@ class SpeechCNN(nn.Module):
     batch and frequency. A layer whose normaliser shifts has no bias. `width` multiplies 128 and 512. Weights
     Glorot uniform, those in front of an activation times `gain`, biases 0. With a gain of 4 a layer of
     sigmoids, whose slope at 0 is 1/4, passes signals on about as strong as they came; with 1 a plain network
-    of four such layers stays at chance for more than a thousand steps (ours).
+    of four such layers stays near chance for a thousand steps at 0.08 (ours).
     """
 
     def __init__(
