@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from data import sets
 from experiments import __main__ as main
-from experiments import store, sweep
+from experiments import config, grid, job, store, sweep
 from experiments.config import BadInput
 
 
@@ -113,7 +114,7 @@ def test_a_sweep_ends_with_a_table_that_has_its_runs(composed, tmp_path, monkeyp
     assert [w for w in command if not w.startswith("runs=")] == shown.split()
 
 
-@pytest.mark.parametrize("table", ["T1", "T2", "T3"])
+@pytest.mark.parametrize("table", ["T1", "T2", "T3", "T7", "T9"])
 def test_every_point_of_cpu_has_a_paper_config_or_no_such_column(composed, table):
     """Columns of our own, as Imagenette, have none; composing them under `paper` is no error."""
     points = sweep.grid.points([f"table={table}", "profile=cpu", "seed=0"], composed)
@@ -158,3 +159,14 @@ def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, 
     outcome.rows = ["bn, decay=2.0", "bn_x5"]  # a name that no list can hold
     main.show(typed, outcome)
     assert not any(word.startswith("row=") for word in asked[1])
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+@pytest.mark.parametrize("table", sorted(p.stem for p in (config.CONF / "table").glob("*.yaml")))
+def test_the_data_of_grids_that_run_offline_exist(composed, table, profile, tmp_path):
+    """The set and its options, as a sweep asks for them before it starts."""
+    for run in job.distinct_data(
+        [p.run for p in grid.points([f"table={table}", f"profile={profile}"], composed)]
+    ):
+        place = sets.locate(run.data.name, tmp_path, tmp_path, run.data.options)
+        assert place.files is not None, run.data
