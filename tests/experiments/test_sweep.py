@@ -8,8 +8,9 @@ import pytest
 
 from data import sets
 from experiments import __main__ as main
-from experiments import config, grid, job, store, sweep
+from experiments import config, grid, store, sweep
 from experiments.config import BadInput
+from experiments.job import distinct_data
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, 
 @pytest.mark.parametrize("table", sorted(p.stem for p in (config.CONF / "table").glob("*.yaml")))
 def test_the_data_of_grids_that_run_offline_exist(composed, table, profile, tmp_path):
     """The set and its options, as a sweep asks for them before it starts."""
-    for run in job.distinct_data(
+    for run in distinct_data(
         [p.run for p in grid.points([f"table={table}", f"profile={profile}"], composed)]
     ):
         place = sets.locate(run.data.name, tmp_path, tmp_path, run.data.options)
