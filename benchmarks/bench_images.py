@@ -220,9 +220,11 @@ def plain(row: str, width: float, workers: int) -> float:
 
 
 def accuracy(width: float) -> None:
-    """Test errors (%) after EPOCHS epochs, a seed a process, of both ways."""
+    """Test errors (%) after EPOCHS epochs, a seed a process, of both ways; of the rows with a norm: after so
+    few epochs the plain Inception is at chance in both, which compares nothing.
+    """
     print(f"test error (%) after {EPOCHS} epochs, mean and sd of {len(SEEDS)} seeds, width {width}")
-    for row in ROWS:
+    for row in ROWS[1:]:
         jobs = list(itertools.product(("ours", "plain"), [row], [width], SEEDS))
         with multiprocessing.get_context("spawn").Pool(CORES) as pool:
             got = dict(zip(jobs, pool.starmap(error_of, jobs), strict=True))

@@ -142,8 +142,10 @@ SETS = {
         rows=(20_000, 5_000),
     ),
     "fsdd": Entry(
-        "spoken digits of 6 speakers as log-mel pictures, 1x40x100, 10 classes, 2,700 + 300",
+        "spoken digits of 6 speakers as log-mel pictures, 1x40x100, 10 classes, 2,700 + 300; split=speakers "
+        "tests two speakers and validates on one, whom the other three are trained without",
         "data.speech",
+        speech.FSDD_OPTIONS,
         missing="clone or unpack https://github.com/Jakobovski/free-spoken-digit-dataset to "
         "{root}/free-spoken-digit-dataset (its folder recordings is read), or put fsdd_train.npz and "
         "fsdd_test.npz into {root}/fsdd; licence CC BY-SA 4.0",
@@ -347,10 +349,10 @@ def load(
 
     val_fraction: share of the training rows (of each class; in fsdd of each digit and speaker; in kddcup99
     whole groups of equal rows) that is held out for validation, unless the set has a validation part of its
-    own (folder with val/, tox21, speech_commands). The split is fixed: it does not depend on a run's seed.
-    limit_train keeps the first rows of the training part, limit_eval those of the validation and of the test
-    part, in a fixed stratified order; share keeps the first round(share * N) of the N training rows that
-    limit_train leaves.
+    own (folder with val/, tox21, speech_commands, fsdd with split=speakers). The split is fixed: it does not
+    depend on a run's seed. limit_train keeps the first rows of the training part, limit_eval those of the
+    validation and of the test part, in a fixed stratified order; share keeps the first round(share * N) of
+    the N training rows that limit_train leaves.
 
     Raises DataSetMissing (what to get, from where, to which path, under which licence), ChecksumMismatch,
     ValueError (an option or a file that is wrong), OSError (a cache that cannot be written): each in one

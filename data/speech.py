@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from data import store
 from data.encoded import check_labels
+from data.tables import check_choice
 
 Built = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 Samples = NDArray[np.int16]
@@ -38,6 +39,8 @@ FSDD_FOLDERS = ("free-spoken-digit-dataset", "free-spoken-digit-dataset-master",
 FSDD_NPZ = ("fsdd/fsdd_train.npz", "fsdd/fsdd_test.npz")
 FSDD_NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 FSDD_TEST_TAKES = 5  # takes 0 to 4 are the official test part
+FSDD_OPTIONS = {"split": "takes"}
+FSDD_SPLITS = ("takes", "speakers")
 DIGITS = tuple("0123456789")
 
 COMMANDS_RATE = 16_000
@@ -191,11 +194,13 @@ class Spoken(NamedTuple):
 
     @property
     def part(self) -> str:
+        """Of the official split."""
         return "test" if self.take < FSDD_TEST_TAKES else "train"
 
 
 def find_fsdd(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] | None:
     """The recordings of the official repository, or the two npz files."""
+    check_choice(options["split"], FSDD_SPLITS, "fsdd: split")
     for name in FSDD_FOLDERS:
         wavs = _by_name((root / name / "recordings").glob("*.wav"))
         if wavs:
@@ -205,7 +210,12 @@ def find_fsdd(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] 
 
 
 def build_fsdd(variant: str, files: list[Path], options: Mapping[str, Any]) -> Built:
-    """Strata are the 60 pairs of digit and speaker: the parts and their prefixes are balanced in both."""
+    """split=takes, the official one: takes 0 to 4 are the test part, and every speaker is in all parts.
+    split=speakers: who is tested is not heard before. By name, the last third of the speakers is the test
+    part (theo and yweweler of the official six), the last of the others the validation part (nicolas).
+
+    Strata are the pairs of digit and speaker: the parts and their prefixes are balanced in both.
+    """
     if files[0].suffix == ".npz":
         spoken = [r for f, part in zip(files, ("train", "test"), strict=True) for r in _fsdd_npz(f, part)]
     else:
@@ -218,9 +228,18 @@ def build_fsdd(variant: str, files: list[Path], options: Mapping[str, Any]) -> B
                 "get the set again"
             )
     speakers = sorted({r.speaker for r in spoken})
-    by_part = {part: [r for r in spoken if r.part == part] for part in ("train", "test")}
+    if options["split"] == "takes":
+        by_part = {part: [r for r in spoken if r.part == part] for part in ("train", "test")}
+        for part, mine in by_part.items():
+            _all_there("speaker", speakers, {r.speaker for r in mine}, part, files[0].parent)
+        who = f"{len(speakers)} speakers, all of them in both the training and the test part"
+    else:
+        heard = _by_speaker(speakers, files[0].parent)
+        by_part = {part: [r for r in spoken if r.speaker in some] for part, some in heard.items()}
+        who = "no speaker is in two parts: " + ", ".join(
+            f"{' and '.join(some)} in the {PART_NAMES[part]} part" for part, some in heard.items()
+        )
     for part, mine in by_part.items():
-        _all_there("speaker", speakers, {r.speaker for r in mine}, part, files[0].parent)
         _all_there("digit", DIGITS, {DIGITS[r.digit] for r in mine}, part, files[0].parent)
     small: dict[str, NDArray[Any]] = {}
     for part, mine in by_part.items():
@@ -228,17 +247,28 @@ def build_fsdd(variant: str, files: list[Path], options: Mapping[str, Any]) -> B
         speaker = np.array([speakers.index(r.speaker) for r in mine], np.int64)
         small |= {f"y_{part}": y, f"speaker_{part}": speaker, f"strata_{part}": y * len(speakers) + speaker}
     made = {p: pictures((r.samples for r in mine), len(mine), FSDD_RATE) for p, mine in by_part.items()}
-    facts = {
+    facts: dict[str, Any] = {
         "classes": DIGITS,
         "speakers": speakers,
         "source": "Free Spoken Digit Dataset, Jakobovski and contributors",
         "licence": "CC BY-SA 4.0 (Jakobovski and contributors)",
-        "notes": [
-            f"{len(speakers)} speakers, all of them in both the training and the test part; parts and their "
-            "prefixes are balanced by digit and speaker"
-        ],
+        "notes": [f"{who}; parts and their prefixes are balanced by digit and speaker"],
     }
+    if options["split"] == "speakers":
+        facts["rows"] = (1_500, 1_000)
     return _built(made, small, FSDD_RATE, facts)
+
+
+def _by_speaker(speakers: Sequence[str], where: Path) -> dict[str, Sequence[str]]:
+    """Part -> its speakers."""
+    tested = len(speakers) // 3
+    if not tested:
+        raise ValueError(
+            f"{where} has {len(speakers)} speakers; split=speakers needs 3, one to learn from, one to "
+            "validate and one to test: complete the set"
+        )
+    first = len(speakers) - tested - 1
+    return {"train": speakers[:first], "val": speakers[first : first + 1], "test": speakers[first + 1 :]}
 
 
 def need_every_speaker(speaker: NDArray[np.integer], names: Sequence[str], kept: int) -> None:

@@ -236,6 +236,51 @@ def test_the_official_split(fsdd: Path, cache: Path) -> None:
         assert text in notes
 
 
+def test_a_split_by_speakers(fsdd: Path, cache: Path, tmp_path: Path) -> None:
+    """Who is tested is not heard before, and the two splits are kept under two names."""
+    d = data.load("fsdd", root=fsdd, cache=cache, split="speakers", val_fraction=0.25)
+    official = data.load("fsdd", root=fsdd, cache=cache)
+    assert d.fingerprint != official.fingerprint
+    recordings, seen = spoken(), []
+    for part, speaker in zip(("train", "val", "test"), sorted(SPEAKERS), strict=True):
+        keys = keys_of(getattr(d, f"x_{part}"), recordings)
+        assert [k[0] for k in keys] == getattr(d, f"y_{part}").tolist()
+        assert {k[1] for k in keys} == {speaker}
+        assert set(Counter(k[0] for k in keys).values()) == {9}
+        seen += keys
+    assert sorted(seen) == sorted(recordings)
+    half = data.load("fsdd", root=fsdd, cache=cache, split="speakers", share=0.5)
+    assert torch.equal(half.x_train, d.x_train[:45]) and torch.equal(half.x_val, d.x_val)
+    assert half.fingerprint == d.fingerprint
+    assert set(Counter(half.y_train.tolist()).values()) <= {4, 5}
+    text = " | ".join(d.notes)
+    assert "no speaker is in two parts: anna in the training part, ben in the validation part" in text
+    assert "90 + 90 examples; the official set has 1,500 + 1,000" in text
+    write_npz(tmp_path / "npz", spoken())
+    other = data.load("fsdd", root=tmp_path / "npz", cache=tmp_path / "other", split="speakers")
+    assert other.fingerprint == d.fingerprint and torch.equal(other.x_test, d.x_test)
+
+
+def test_bad_splits(fsdd: Path, cache: Path, tmp_path: Path) -> None:
+    refused(
+        partial(data.load, "fsdd", root=fsdd, cache=cache, split="speaker"),
+        "fsdd: split must be takes or speakers, not 'speaker'",
+    )
+    two = {k: v for k, v in spoken().items() if k[1] != "anna"}
+    write_folder(tmp_path / "two", two)
+    refused(
+        partial(data.load, "fsdd", root=tmp_path / "two", cache=cache, split="speakers"),
+        str(tmp_path / "two"),
+        "has 2 speakers; split=speakers needs 3",
+    )
+    silent_digit = {k: v for k, v in spoken().items() if k[:2] != (4, "ben")}
+    write_folder(tmp_path / "gap", silent_digit)
+    refused(
+        partial(data.load, "fsdd", root=tmp_path / "gap", cache=cache, split="speakers"),
+        "the digit 4 has no recordings in the validation part",
+    )
+
+
 @pytest.mark.parametrize("how", [{"limit_train": 45}, {"share": 0.5}, {"share": 0.25}, {"limit_train": 80}])
 def test_prefixes_are_nested_and_balanced(how: dict, fsdd: Path, cache: Path) -> None:
     whole = data.load("fsdd", root=fsdd, cache=cache, val_fraction=0.25)
