@@ -1,4 +1,4 @@
-"""How long Tables 1 and 2 take by profile, predicted from arithmetic: what was run is in the records.
+"""How long Tables 1, 2, 7 and 9 take by profile, predicted from arithmetic: what was run is in the records.
 
     python benchmarks/predict_images.py [teraflops]
 
@@ -29,7 +29,10 @@ SETS: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "svhn": (604_388, 26_032, (3, 32, 32), 10),
     "mnist": (60_000, 10_000, (1, 28, 28), 10),
     "mnist5k": (4_000, 1_000, (1, 28, 28), 10),
+    "fsdd": (1_500, 1_000, (1, 40, 100), 10),  # split=speakers
+    "speech_commands": (84_843, 11_005, (1, 40, 100), 35),
 }
+VALIDATION = {"fsdd": 500, "speech_commands": 9_981}  # parts of their own
 
 
 def size_of(data: Any) -> tuple[int, int, tuple[int, int, int], int]:
@@ -43,16 +46,16 @@ def size_of(data: Any) -> tuple[int, int, tuple[int, int, int], int]:
 
 def forward_operations(run: Any, shape: tuple[int, int, int], classes: int) -> float:
     """Of one picture."""
+    from importlib import import_module
     from types import SimpleNamespace
 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from experiments import table_01_inception as t1
-    from experiments import table_02_normprop as t2
-
     x = torch.zeros(2, *shape)
-    net = (t1 if run.table == "T1" else t2).build(run, SimpleNamespace(x_train=x, classes=range(classes)))
+    table = import_module(type(run).__module__)
+    build = getattr(table, "build", None) or table.built
+    net = build(run, SimpleNamespace(x_train=x, classes=range(classes)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(x)
     return counter.get_total_flops() / 2
@@ -64,8 +67,14 @@ def operations(run: Any, known: dict[Any, float]) -> float:
     key = (str(run.model), run.norm.name, str(getattr(run, "recipe", "")), shape, classes)
     if key not in known:
         known[key] = forward_operations(run, shape, classes)
-    n_val = 6000 if run.data.options.get("validation") == "source" else round(train * run.data.val_fraction)
-    n = run.data.limit_train or train - n_val
+    if run.data.name in VALIDATION:
+        n, n_val = train, VALIDATION[run.data.name]
+    else:
+        n_val = round(train * run.data.val_fraction)
+        if run.data.options.get("validation") == "source":
+            n_val = 6000
+        n = train - n_val
+    n = run.data.share * (run.data.limit_train or n)
     most = run.data.limit_eval or max(n_val, test)
     evaluated = (min(n_val, most) + min(test, most)) * run.evaluations
     return known[key] * run.epochs * (3 * n + evaluated)
@@ -85,7 +94,7 @@ def main(words: list[str]) -> None:
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
             return compose("config", overrides=list(words), return_hydra_config=False)
 
-    for table in ("T1", "T2"):
+    for table in ("T1", "T2", "T7", "T9"):
         known: dict[Any, float] = {}
         for profile in ("quick", "cpu", "paper"):
             total: dict[str, float] = defaultdict(float)

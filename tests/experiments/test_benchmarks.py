@@ -94,3 +94,7 @@ def test_operations_are_those_of_the_convolutions(monkeypatch, composed):
     found = predict_images.forward_operations(point.run, (3, 16, 16), 10)
     assert found == expected
     assert predict_images.operations(point.run, {}) == expected * 16 * (3 * 3240 + 360 + 1000)
+    words = ["table=T7", "profile=cpu", "row=relu_bn_0.08", "column=wm50", "seed=0"]
+    (point,) = grid.points(words, composed)
+    forward = predict_images.forward_operations(point.run, (1, 40, 100), 10)
+    assert predict_images.operations(point.run, {}) == forward * 60 * (3 * 750 + 500 + 1000)  # half of 1,500
