@@ -56,7 +56,7 @@ class Entry:
 
     Arrays are x_<part>, y_<part> for train, test and perhaps val, and where a set needs them: group_train
     (rows of equal number stay together in the split), strata_<part> (in place of the labels for the split and
-    the order of a part), speaker_train (with the fact `speakers`, their names: limits must leave every
+    the order of a part), speaker_<part> (with the fact `speakers`, their names: limits must leave every
     speaker a row). The fact `content`, where there, holds the arrays that the fingerprint is of.
     """
 
@@ -402,7 +402,13 @@ def _tensors(
     test = stratified_order(_strata(arrays, "test"))
     kept = max(1, round(share * len(fit[:limit_train])))
     if "speaker_train" in arrays:
-        speech.need_every_speaker(arrays["speaker_train"][fit], meta["speakers"], kept)
+        who = {"train": (fit, kept), "val": (val, limit_eval), "test": (test, limit_eval)}
+        for part, (rows, limit) in who.items():
+            speaker = arrays[f"speaker_{own_val if part == 'val' else part}"][rows]
+            limits = "limit_train, share" if part == "train" else "limit_eval"
+            speech.need_every_speaker(
+                speaker, meta["speakers"], len(rows) if limit is None else limit, part, limits
+            )
     train, val, test = fit[:kept], val[:limit_eval], test[:limit_eval]
     parts = [("train", train), (own_val, val), ("test", test)]
     x_train: Any

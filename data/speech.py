@@ -24,6 +24,7 @@ from data.tables import check_choice
 Built = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 Samples = NDArray[np.int16]
 
+FEATURES = 1  # the version of `log_mel`: raise it, and store.FORMAT, with any change of the pictures
 BANDS, FRAMES = 40, 100
 WINDOW, HOP = 0.025, 0.01  # seconds
 LOWEST = 20  # Hz; the highest is half the rate
@@ -178,7 +179,7 @@ def _built(
     parts: Mapping[str, Pictures], small: Mapping[str, NDArray[Any]], rate: int, facts: Mapping[str, Any]
 ) -> Built:
     """small: the arrays other than the pictures."""
-    recipe = np.array([rate, WINDOW, HOP, BANDS, FRAMES, LOWEST, FLOOR])
+    recipe = np.array([FEATURES, rate, WINDOW, HOP, BANDS, FRAMES, LOWEST, FLOOR])
     content = {**small, "recipe": recipe, **{f"samples_{part}": p.digests for part, p in parts.items()}}
     arrays = {**{f"x_{part}": p.x for part, p in parts.items()}, **small}
     return arrays, {**facts, "notes": [*_notes(parts, rate), *facts["notes"]], "content": content}
@@ -241,6 +242,9 @@ def build_fsdd(variant: str, files: list[Path], options: Mapping[str, Any]) -> B
         )
     for part, mine in by_part.items():
         _all_there("digit", DIGITS, {DIGITS[r.digit] for r in mine}, part, files[0].parent)
+        for name in sorted({r.speaker for r in mine}):
+            digits = {f"{r.digit} of {name}" for r in mine if r.speaker == name}
+            _all_there("digit", [f"{d} of {name}" for d in DIGITS], digits, part, files[0].parent)
     small: dict[str, NDArray[Any]] = {}
     for part, mine in by_part.items():
         y = np.array([r.digit for r in mine], np.int64)
@@ -271,13 +275,17 @@ def _by_speaker(speakers: Sequence[str], where: Path) -> dict[str, Sequence[str]
     return {"train": speakers[:first], "val": speakers[first : first + 1], "test": speakers[first + 1 :]}
 
 
-def need_every_speaker(speaker: NDArray[np.integer], names: Sequence[str], kept: int) -> None:
-    """Raises ValueError if the first `kept` rows leave a speaker out. speaker [N]: of the training part."""
+def need_every_speaker(
+    speaker: NDArray[np.integer], names: Sequence[str], kept: int, part: str, limits: str
+) -> None:
+    """Raises ValueError if the first `kept` rows leave a speaker out. speaker [N]: of the part, in its order;
+    limits: what keeps the other rows from being used.
+    """
     numbers, first = np.unique(speaker, return_index=True)
     lost = [names[k] for k, row in zip(numbers, first, strict=True) if row >= kept]
     if lost:
         raise ValueError(
-            f"{kept} training recordings (limit_train, share) leave none of {', '.join(lost)}; "
+            f"{kept} {PART_NAMES[part]} recordings ({limits}) leave none of {', '.join(lost)}; "
             f"the smallest number that keeps every speaker is {first.max() + 1}"
         )
 

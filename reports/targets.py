@@ -2,7 +2,9 @@
 
 The target belongs to a column and a seed: the best validation error of the target row's run with that seed.
 That row is fixed by the published file, for all rows or for each, before anything is judged; a run that
-never gets there has infinity, a miss.
+never gets there has infinity, a miss. A target row's run that diverged sets no target: its best may be
+that of a network that learned nothing, which any run reaches at once. Such a seed has NaN in every row, as
+where the target row's run is not there.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     own: dict[tuple[Any, ...], float] = {}
     rows = runs["row"].astype(object)
     places = list(zip(runs["column"], runs["seed"], runs["data.fingerprint"].astype(object), strict=True))
-    of_target = (runs["match"] == "cell") & rows.isin(list(published.targets))
+    sound = (runs["match"] == "cell") & (runs["status"].astype(object) == "finished")
+    of_target = sound & rows.isin(list(published.targets))
     for row, place, mine, curve in zip(rows, places, of_target, curves, strict=True):
         if mine and curve and (values := [v for v in curve[CURVE] if v is not None]):
             targets[row, *place] = min(values)

@@ -162,7 +162,10 @@ def balance(model: nn.Module, batches: Iterable[Tensor]) -> list[Balance]:
 
 
 def wins(layer: nn.Module, x: Tensor) -> Tensor:
-    """How often each piece of each unit wins, [k, C]."""
+    """How often each piece of each unit wins, [k, C]; NaN where the layer was given a NaN: nothing wins."""
+    if x.isnan().any():
+        k = 2 if isinstance(layer, nn.ReLU) else int(layer.pieces)  # type: ignore[arg-type]
+        return x.new_full((k, x.shape[1] // (1 if isinstance(layer, nn.ReLU) else k)), math.nan)
     over = [0, *range(2, x.dim())]
     if isinstance(layer, nn.ReLU):
         active = (x > 0).sum(over)
@@ -176,5 +179,7 @@ def wins(layer: nn.Module, x: Tensor) -> Tensor:
 
 def measured(name: str, counts: Tensor) -> Balance:
     p = counts.double() / counts.sum(0)
+    if p.isnan().any():
+        return Balance(name, len(p), math.nan, math.nan)
     entropy = -torch.special.xlogy(p, p).sum(0).mean() / (math.log(len(p)) or 1.0)
     return Balance(name, len(p), entropy.item(), (p.max(0).values > 0.95).double().mean().item())

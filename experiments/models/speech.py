@@ -14,12 +14,14 @@ from experiments.models.inception import scaled
 from experiments.models.mlp import glorot_
 
 FILTERS, BANDS, POOL, UNITS, LAYERS = 128, 9, 3, 512, 3
-FLOOR = 1e-6  # added to variances: a band may be the same everywhere
+# Of the largest band's deviation: what a band's counts for at least. A band may be the same everywhere, and
+# border rows of pictures almost are: divided by a deviation so small, a few grey pixels were inputs of 77.
+FLOOR = 0.1
 
 
 class BandNorm(nn.Module):
-    """(x - mean) / std of each frequency band (row), [B, 1, F, T]; the training part's constants over
-    examples and frames, kept with the weights.
+    """(x - mean) / max(std, FLOOR times the largest band's std) of each frequency band (row), [B, 1, F, T];
+    the training part's constants over examples and frames, kept with the weights.
     """
 
     mean: Tensor
@@ -40,8 +42,9 @@ class BandNorm(nn.Module):
             square += values.square().sum((0, 1, 3))
         n = x.numel() / x.shape[2]
         mean = total / n
-        variance = (square / n - mean.square()).clamp(min=0) + FLOOR
-        return BandNorm(mean.float(), variance.sqrt().float())
+        std = (square / n - mean.square()).clamp(min=0).sqrt()
+        least = FLOOR * std.max() or torch.ones_like(mean[0])  # nothing varies at all
+        return BandNorm(mean.float(), std.clamp(min=least).float())
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

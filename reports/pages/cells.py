@@ -25,10 +25,16 @@ def columns_of(report: analysis.TableReport) -> list[str]:
     return [c for c in report.published.data_columns if len(of_cells(report, c))]
 
 
+def data_of(report: analysis.TableReport, column: str) -> str:
+    """The data set that a column's cells ran on; "" where nothing ran."""
+    runs = of_cells(report, column)
+    return ", ".join(sorted(set(runs["data.name"].astype(str)))) if len(runs) else ""
+
+
 def titled(report: analysis.TableReport, column: str) -> str:
     """CIFAR-10 (ours: glyphs)."""
-    data = ", ".join(sorted(set(of_cells(report, column)["data.name"].astype(str))))
-    return f"{report.published.group(column)} (ours: {data})"
+    name, data = report.published.group(column), data_of(report, column)
+    return f"{name} (ours: {data})" if data else name
 
 
 def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,8 +22,9 @@ RUN_METRIC = "test_accuracy"
 NOTE = (
     "Survey and source: single printed numbers, one run each, on ImageNet. Ours: mean ± sd over n seeds, "
     "below it the 95 % interval; of steps and of times faster the median, in which a miss is infinite. "
-    "The target of a seed is the best validation accuracy of its plain Inception. Diverged runs count as 0 % "
-    "accuracy. A difference in brackets is one to a number measured on other data."
+    "The target of a seed is the best validation accuracy of its plain Inception; one that diverged sets no "
+    "target, and its seed has no steps. Diverged runs count as 0 % accuracy. A difference in brackets is one "
+    "to a number measured on other data."
 )
 README = (
     "test accuracy in per cent: mean ± sd, evaluation chosen on validation; steps to the plain network's "

@@ -32,9 +32,12 @@ NOTE = (
     "recorded in-house. So no cell can be compared in absolute terms, only orders and relative differences. "
     "The survey does not name its error. Ours is the share of examples that are classified wrongly: of "
     "spoken words, or of pictures of digits where the data are mnist5k, which is no speech; it is no word "
-    "error rate. Here wm50 is half of wm100's training set, with the same test set. Ours: mean ± sd over n "
+    "error rate. Here wm50 is half of wm100's training set, with the same test set. Where the data are fsdd "
+    "split by speakers, the test words are of two speakers and validation is on one: the intervals cover "
+    "further words of these speakers and further seeds, not further speakers. Ours: mean ± sd over n "
     "seeds, below it the 95 % interval, evaluation chosen on a validation split; of steps and of times "
-    "faster the median, in which a miss is infinite. Diverged runs count as 100 % error."
+    "faster the median, in which a miss is infinite. Diverged runs count as 100 % error; a plain network at "
+    "0.008 that diverged sets no target, and its seed has no steps."
 )
 README = (
     "classification error in per cent (no word error rate, on data that stand in for the survey's, so that "
@@ -137,7 +140,7 @@ def pair(report: analysis.TableReport, column: str, activation: str) -> dict[str
     before, after = (f.survey if f and f.survey is not None else math.nan for f in told)
     mine = [cell(report, row, column, "test_error")["mean"] for row in (old, new)]
     return {
-        "row": f"{report.published.group(column)}, {NAMES[activation]}",
+        "row": f"{titled(report, column)}, {NAMES[activation]}",
         "survey": f"{before - after:+.2f} points",
         "survey_relative": relative(before, after),
         "ours": gain(report, new, old, column),
@@ -160,8 +163,9 @@ def share(report: analysis.TableReport, row: str, column: str) -> str:
     if not len(speeds):
         return ""
     middle = statistics.median([100 / s if s else math.inf for s in speeds])
-    missed = f" ({int((speeds == 0).sum())} of {len(speeds)} never)" if (speeds == 0).any() else ""
-    return ("never" if math.isinf(middle) else f"{middle:.0f} %") + missed
+    missed, n = int((speeds == 0).sum()), len(speeds)
+    of = f"{missed} of {n} never" if missed else f"n = {n}"
+    return ("never" if math.isinf(middle) else f"{middle:.0f} %") + f" ({of})"
 
 
 def crossed(report: analysis.TableReport, column: str) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from reports import analysis, figures, tables
 from reports.claims.table_09 import BY_DEPTH, MNIST, ROWS
 from reports.figures import Series, slug
-from reports.pages.cells import by_row, cell, columns_of, gain, learning, of_cells, outcome, titled
+from reports.pages.cells import by_row, cell, columns_of, data_of, gain, learning, of_cells, outcome, titled
 from reports.pages.cells import commands as commands
 from reports.statistics import Sample, summary
 
@@ -139,6 +139,7 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
     """For parts/table_09.html."""
     columns = columns_of(report)
     return {
+        "on_mnist": titled(report, MNIST),
         "mnist": mnist(report),
         "orders": orders(report),
         "depths": [{"title": titled(report, c), "lines": depth(report, c)} for c in columns],
@@ -166,15 +167,18 @@ def mnist(report: analysis.TableReport) -> list[dict[str, str]]:
 
 
 def orders(report: analysis.TableReport) -> dict[str, str]:
-    """The rows of the MNIST column from best to worst; "" where one is missing."""
+    """The rows of the MNIST column from best to worst, "" where one is missing; data and n: of ours."""
     printed = [report.published.figures[row, MNIST] for row in ROWS]
+    mine = [cell(report, row, MNIST, "test_error") for row in ROWS]
     found: dict[str, list[float | None]] = {
         "printed": [figure.survey for figure in printed],
         "corrected": [figure.source for figure in printed],
-        "ours": [cell(report, row, MNIST, "test_error")["mean"] for row in ROWS],
+        "ours": [c["mean"] for c in mine],
     }
     told = names(report)
-    out = {}
+    fewest, most = min(c["n"] for c in mine), max(c["n"] for c in mine)
+    n = str(fewest) if fewest == most else f"{fewest} to {most}"
+    out = {"data": data_of(report, MNIST), "n": n}
     for whose, values in found.items():
         known = {row: v for row, v in zip(ROWS, values, strict=True) if v is not None and not math.isnan(v)}
         whole = len(known) == len(ROWS)

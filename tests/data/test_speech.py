@@ -273,6 +273,10 @@ def test_bad_splits(fsdd: Path, cache: Path, tmp_path: Path) -> None:
         str(tmp_path / "two"),
         "has 2 speakers; split=speakers needs 3",
     )
+    refused(
+        partial(data.load, "fsdd", root=fsdd, cache=cache, limit_eval=1),
+        "1 validation recordings (limit_eval) leave none of",
+    )
     silent_digit = {k: v for k, v in spoken().items() if k[:2] != (4, "ben")}
     write_folder(tmp_path / "gap", silent_digit)
     refused(
@@ -446,6 +450,10 @@ def without(**gone: object) -> Recordings:
         ({"digit": 4, "part": "test"}, "the digit 4 has no recordings in the test part"),
         ({"digit": 4, "part": "train"}, "the digit 4 has no recordings in the training part"),
         ({"digit": 4}, "the digit 4 has no recordings in the training part"),
+        (
+            {"digit": 4, "speaker": "ben", "part": "test"},
+            "the digit 4 of ben has no recordings in the test part",
+        ),
     ],
 )
 @pytest.mark.parametrize("write", [write_folder, write_npz])
@@ -696,4 +704,9 @@ def test_real_fsdd(real_root: Path) -> None:
     assert np.bincount(d.y_test).tolist() == [30] * 10
     assert "20 of 3,000 recordings are longer than a second and cut" in d.notes
     assert not any("clipped" in note or "examples" in note for note in d.notes)
-    assert d.fingerprint == "ea87af1d92869a77"  # golden: run ids hold it
+    assert d.fingerprint == "931b6ea21cd467ff"  # golden: run ids hold it
+    unheard = data.load("fsdd", root=real_root, split="speakers")
+    assert [len(y) for y in (unheard.y_train, unheard.y_val, unheard.y_test)] == [1500, 500, 1000]
+    assert np.bincount(unheard.y_test).tolist() == [100] * 10
+    assert any("nicolas in the validation part, theo and yweweler in the test" in n for n in unheard.notes)
+    assert unheard.fingerprint == "d21526c6f4658194"

@@ -51,7 +51,8 @@ def test_rows_and_columns():
 def test_bands_by_formula(dtype):
     x = dataset(dtype=dtype).x_train
     values = x.double().numpy() / (255 if dtype == torch.uint8 else 1)
-    mean, std = values.mean((0, 1, 3)), np.sqrt(values.var((0, 1, 3)) + 1e-6)
+    mean, std = values.mean((0, 1, 3)), np.sqrt(values.var((0, 1, 3)))
+    std = np.maximum(std, 0.1 * std.max())
     expected = (values - mean[:, None]) / std[:, None]
     given = x.float() / (255 if dtype == torch.uint8 else 1)
     np.testing.assert_allclose(BandNorm.of(x)(given), expected, atol=1e-4)
@@ -121,7 +122,7 @@ def test_a_training_is_what_torch_does_and_the_rate_halves():
         optimizer.param_groups[0]["lr"] = rate
     assert rate < 0.3  # some epoch was not better
     for a, b in zip(state.net.single.parameters(), copy.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)  # 36 steps at a high rate
 
 
 def test_the_rate_falls_by_the_best_of_an_epochs_evaluations():
@@ -133,10 +134,15 @@ def test_the_rate_falls_by_the_best_of_an_epochs_evaluations():
         state.judge(float(error))
         found.append(state.halvings)
     assert found == [0, 0, 0, 1, 1, 1, 1, 2]
-    constant = t7.State([run(keep_rate=9)], dataset(), CPU)
-    for _ in range(3):
-        constant.judge(10.0)
-    assert constant.rate(0) == 0.08
+
+
+def test_the_rate_is_kept_for_keep_rate_epochs():
+    state, found = t7.State([run(keep_rate=2)], dataset(), CPU), []
+    for state.epoch in range(1, 6):  # none is better than the first
+        state.judge(10.0)
+        found.append(state.halvings)
+    assert found == [0, 0, 1, 2, 3]
+    assert state.rate(0) == 0.01
 
 
 def test_resuming_in_the_middle_of_an_epoch_changes_nothing():

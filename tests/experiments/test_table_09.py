@@ -35,7 +35,7 @@ def run(norm="batch", model="mim", **changes):
     keys = ("activation", "pieces", "blocks", "equal")
     more = {k: changes.pop(k) for k in keys if k in changes}
     network = t9.Network(model, changes.pop("size", "mnist"), changes.pop("width", 0.05),
-                         changes.pop("dropout", 0.0), [0.05], **more)  # fmt: skip
+                         changes.pop("dropout", 0.0), changes.pop("start", [0.05]), **more)  # fmt: skip
     plan = t9.Schedule(0.0, changes.pop("tenths", []), changes.pop("linear", []), changes.pop("growing", []))
     optimizer = Optimizer("SGD", changes.pop("lr", 0.05), 2.5e-4, {"momentum": 0.9})
     data = changes.pop("data", Data("mnist", 0.1, None, None, {}))
@@ -174,6 +174,9 @@ def test_what_cannot_run_is_one_line():
         ({"model": "maxout"}, "norm=batch: maxout has none here"),
         ({"model": "rcnn"}, "norm=batch: rcnn has none here"),
         ({"batch_size": 1}, "batch_size=1: must be at least 2 here"),
+        ({"equal": True, "activation": "relu"}, "model.equal=True: activation=relu is what others"),
+        ({"model": "maxout", "norm": "none", "start": []}, r"model.start=..: give numbers above 0"),
+        ({"model": "lin_nin", "norm": "none", "start": [-1.0]}, r"model.start=.-1.0.: give numbers"),
         ({"linear": [3]}, "schedule.linear=.3.: give"),
         ({"growing": [3, 1.0]}, "schedule.momentum=.3, 1.0.: give"),
     ):
@@ -181,6 +184,27 @@ def test_what_cannot_run_is_one_line():
             run(**changes)
     with pytest.raises(BadInput, match="model=mim: images of 2x2 are too small"):
         t9.State([run()], replace(dataset(), x_train=torch.zeros(4, 3, 2, 2, dtype=torch.uint8)), CPU)
+
+
+def test_what_a_network_does_not_have_makes_no_other_run():
+    for one, other in (
+        (run("none", "maxout"), run("none", "maxout", pieces=5, blocks=1, activation="relu")),
+        (run("none", "rcnn"), run("none", "rcnn", start=[0.3], equal=True)),
+        (run(activation="relu"), run(activation="relu", pieces=3, start=[])),
+    ):
+        assert identity(one) == identity(other)
+    assert identity(run()) != identity(run(pieces=3))
+
+
+def test_a_network_of_nan_has_no_balance():
+    """Nothing wins there; a share of 1 for the first piece would count as a degenerate unit."""
+    for changes in ({}, {"activation": "relu"}):
+        state = t9.State([run("none", **changes)], dataset(), CPU)
+        for _, p in state.net.named_parameters():
+            nn.init.constant_(p, math.nan)
+        found = state.watched()
+        for key in ("entropy", "degenerate", "entropy_1", "degenerate_9"):
+            assert math.isnan(found[key])
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "cpu", "paper"])

@@ -46,10 +46,13 @@ def config(row: str, column: str, seed: int, **changes: Any) -> dict[str, Any]:
 
 
 def record(
-    row: str, column: str, seed: int = 0, *, error: float | None = None, floor: float = 0.0
+    row: str, column: str, seed: int = 0, *, error: float | None = None, floor: float = 0, lost: bool = False
 ) -> dict[str, Any]:
-    """error: of seed 0, by default that of ERRORS; floor: points added to the validation errors alone."""
-    diverged = (row, column) == LOST
+    """error: of seed 0, by default that of ERRORS; floor: points added to the validation errors alone; lost:
+    diverges at its first evaluation.
+    """
+    diverged = lost or (row, column) == LOST
+    error = 100 if lost else error
     out = synthetic.record("a1", "mnist", seed, table="T7", status="diverged" if diverged else "finished")
     cfg = config(row, column, seed)
     error = (ERRORS[row, column] if error is None else error) + 0.5 * seed * (not diverged)

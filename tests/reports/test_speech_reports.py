@@ -206,6 +206,39 @@ def test_one_miss_leaves_the_median_and_opens_the_interval(tmp_path):
     assert c8.components[0].high is not None
 
 
+def test_a_plain_network_that_diverged_sets_no_target(tmp_path):
+    """It has 100 % at its first evaluation, which BN reaches at once: no evidence against BN."""
+    made = [make.record("relu_plain_0.008", "wm50", seed, lost=seed == 1) for seed in range(4)]
+    made += [make.record(row, "wm50", s) for row in ("relu_bn_0.08", "relu_plain_0.08") for s in range(4)]
+    make.write(tmp_path, made, seeds=4)
+    report = report_of(tmp_path)
+    runs = report.runs.set_index(["row", "seed"]).sort_index()
+    for name in ("steps_to_target", "speed_up", "target"):
+        assert runs[f"metrics.{name}"].isna().groupby("seed").agg(list).to_dict() == {
+            seed: [seed == 1] * 3 for seed in range(4)
+        }
+    assert runs.loc["relu_bn_0.08", "metrics.steps_to_target"].dropna().tolist() == [30, 40, 30]
+    lost = cell(report, "relu_plain_0.08", "steps_to_target")  # a miss, where there is a target
+    assert (lost["mean"], lost["n"], lost["missed"]) == (math.inf, 3, 3)
+    assert page.share(report, "relu_bn_0.08", "wm50") == "38 % (n = 3)"  # of 30/80, 40/100, 30/90
+    (c8,) = [c for c in report.claims if c.id == "T7.C8"]
+    first = c8.components[0]
+    assert (first.verdict, first.n) == ("supported", 3)
+    assert first.margin == pytest.approx((0.6 * (80 + 100 + 90) - (30 + 40 + 30)) / 3)
+
+
+def test_without_a_target_there_are_no_steps(tmp_path):
+    """Every plain network diverged."""
+    made = [make.record("relu_plain_0.008", "wm50", seed, lost=True) for seed in range(3)]
+    make.write(tmp_path / "runs", made + [make.record("relu_bn_0.08", "wm50", seed) for seed in range(3)])
+    report = report_of(tmp_path / "runs")
+    assert cell(report, "relu_bn_0.08", "steps_to_target")["n"] == 0
+    assert [c.verdict for c in report.claims if c.id == "T7.C8"] == ["not run"]
+    assert page.share(report, "relu_bn_0.08", "wm50") == ""
+    site.build(tmp_path / "runs", tmp_path / "out", NOWHERE)
+    check_site(tmp_path / "out")
+
+
 def test_part_of_the_cells(tmp_path):
     """A column of two rows: what did not run is said to be, the page stands."""
     rows = ("relu_plain_0.008", "relu_bn_0.08")
@@ -252,10 +285,10 @@ def test_the_page_tells_bn_and_the_rate_apart(built):
     root, pages = built
     own = page.section(report_of(root / "runs"), {})
     line = own["pairs"][0]
-    assert line["row"] == "wm50, ReLU" and line["survey"] == "+1.92 points"
+    assert line["row"] == "wm50 (ours: fsdd), ReLU" and line["survey"] == "+1.92 points"
     assert (line["survey_relative"], line["relative"]) == ("5.4 %", "24.7 %")
     assert line["ours"].startswith("+10.00 points") and line["by_bn"].startswith("+7.00 points")
-    assert line["by_rate"].startswith("+3.00 points") and line["share"] == "40 %"
+    assert line["by_rate"].startswith("+3.00 points") and line["share"] == "40 % (n = 3)"
     crossed = {line["row"]: line for line in own["crossed"][0]["lines"]}
     assert crossed["ReLU, gain of BN"]["high"].startswith("+69.50 points")  # of a network that diverges
     assert crossed["sigmoid, CNN"]["change"].startswith("-19.00 points")
@@ -263,6 +296,7 @@ def test_the_page_tells_bn_and_the_rate_apart(built):
     assert [len(group["svgs"]) for group in page.draw(report_of(root / "runs"))] == [2, 4, 2]
     text = pages["table_07.html"].text
     assert "most probably they are 50 and 100 hours" in text and "source" in text
+    assert "wm100 (ours: fsdd), sigmoid" in text and "not further speakers" in text
     assert "ours - survey" not in pages["table_07.html"].raw.split("<h2>Figures")[0]  # scales differ
     terminal = tables.terminal(report_of(root / "runs"))
     assert "ReLU, CNN + BN, 0.08" in terminal and "diff." not in terminal
