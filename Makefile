@@ -54,7 +54,7 @@ reproduce-table-%: setup ## run table N (PROFILE=quick), print survey | source |
 	@status=0; \
 	$(PY) -m experiments -m table=T$* profile=$(PROFILE) report=false $(ARGS) || status=$$?; \
 	test $$status -le 1 || exit $$status; \
-	$(PY) -m reports table=T$* profile=$(PROFILE) || exit $$?; \
+	$(PY) -m reports table=T$* profile=$(PROFILE) $(filter runs=%,$(ARGS)) || exit $$?; \
 	exit $$status
 
 reproduce: setup ## run every table that exists, one after the other; goes on when one fails
