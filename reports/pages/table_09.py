@@ -45,10 +45,11 @@ ON_MNIST = {"rcnn": "RCNN-96, printed as RCNN-160"}
 PAIRS = {"maxout": ("mim", "mim_plain"), "ReLU": ("nin_bn", "nin_plain")}  # unit -> with BN, without
 LAYERS = 3  # of a block
 BALANCE = {"entropy": "entropy of the pieces' shares", "degenerate": "share of degenerate units"}
+WIDE = "Balance layer by layer"  # the group of figures with two panels each
 NOTES = {  # of the groups of figures
     "Errors": "Filled: ours with 95 % intervals. Hollow and crossed: survey and source, on their data.",
     "Error by depth": "One, two and three blocks of three convolutions, with BN and without (T9.C8, T9.C10).",
-    "Balance layer by layer": (
+    WIDE: (
         "Entropy of the shares in which a unit's pieces win, as a share of its maximum, and share of units of"
         " which one piece wins more than 95 % of the time; a ReLU's pieces are its two sides of 0. Evaluation"
         " of the best validation error, mean over seeds with 95 % intervals (T9.C9)."
@@ -130,6 +131,7 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     ]
     return [
         {"title": title, "note": note, "svgs": [Markup(svg) for svg in svgs if svg]}
+        | ({"wide": True} if title == WIDE else {})
         for (title, note), svgs in zip(NOTES.items(), found, strict=True)
         if any(svgs)
     ]
