@@ -110,7 +110,8 @@ def layers(runs: pd.DataFrame, key: str, label: str) -> Series:
         if len(told):
             x.append(layer)
             found.append(summary(Sample(dict(zip(told["seed"], told[name].astype(float), strict=True)))))
-    return Series(label, x, [s.mean for s in found], [s.low for s in found], [s.high for s in found])
+    ends = [max(s.low, 0.0) for s in found], [min(s.high, 1.0) for s in found]  # shares
+    return Series(label, x, [s.mean for s in found], *ends)
 
 
 def pictures(report: analysis.TableReport) -> dict[str, str]:

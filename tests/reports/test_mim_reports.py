@@ -334,3 +334,17 @@ def test_commands_are_those_of_the_grid(built):
     plan = {"points": [{"row": "mim_plain_b1", "column": "cifar10"}]}
     ((name, command),) = page.commands(report_of(built[0] / "runs"), plan)
     assert name == "CIFAR-10, MIM without BN, 1 block" and command.endswith("column=cifar10 row=mim_plain_b1")
+
+
+def test_intervals_of_shares_stay_between_0_and_1(tmp_path):
+    made = [make.record("mim", "cifar10", seed) for seed in range(3)]
+    for one, low, high in zip(made, (0.0, 0.0, 0.2), (1.0, 1.0, 0.8), strict=True):
+        one["metrics"] |= {"degenerate": low, "entropy": high}
+        one["metrics"] |= {"degenerate_2": low, "entropy_2": high}
+    make.write(tmp_path / "runs", made)
+    report = report_of(tmp_path / "runs")
+    few, most = cell(report, "mim", "degenerate"), cell(report, "mim", "entropy")
+    assert few["low"] == 0 and 0.3 < few["high"] < 1
+    assert most["high"] == 1 and 0 < most["low"] < 0.7
+    series = page.layers(report.runs[report.runs["row"] == "mim"], "degenerate", "")
+    assert series.low[1] == 0 and series.high[1] == pytest.approx(few["high"])
