@@ -217,6 +217,12 @@ def names() -> dict[str, str]:
     return {name: entry.line for name, entry in SETS.items()}
 
 
+def is_table(name: str) -> bool:
+    """Whether a set of the list has rows of numbers, not pictures or spoken words."""
+    modules = ("data.kdd", "data.keel", "data.uci", "data.tox21", "data.tables")
+    return name in SETS and SETS[name].module in modules
+
+
 def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Mapping[str, Any]) -> Located:
     """Finds the source files in the root, else a file prepared earlier.
 

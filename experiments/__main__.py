@@ -170,13 +170,15 @@ def show(overrides: list[str], outcome: Any) -> None:
         words = ["sweep", *words, f"x={xs[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in xs[1:2])]
         keys = {"profile", "column", *outcome.example}  # typed keys that records have
         keys |= {"row"}
-        rows = {"row": outcome.rows} if "row" in typed_in else {}  # what is typed beside it may make others
+        # What is typed beside rows and columns may make others of them.
+        named = {k: v for k, v in (("row", outcome.rows), ("column", outcome.columns)) if k in typed_in}
         if any("," in row for row in outcome.rows):  # no list of those can be typed
             keys.discard("row")
+        unheard = ("table", "data.path", "data.root", "data.cache")  # in no record
         words += [
             f"{k}={','.join(v)}"
-            for k, v in {"profile": [outcome.profile], **typed_in, **rows}.items()
-            if k.partition(".")[0] in keys and "custom" not in v and k not in ("table", "data.path")
+            for k, v in {"profile": [outcome.profile], **typed_in, **named}.items()
+            if k.partition(".")[0] in keys and "custom" not in v and k not in unheard
         ]
     else:
         words += [f"profile={outcome.profile}"]

@@ -29,6 +29,7 @@ from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data import is_table
 from experiments.config import CONF, BadInput, coerce, digest, identity, is_group, plain, typed
 
 Compose = Callable[[list[str]], DictConfig]
@@ -174,10 +175,11 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
             names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
             raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (profile {cfg.profile} has {names})")
         # A value that the grid does not know, such as the user's own data, takes the place of the one that
-        # all sub-grids have, else of the first sub-grid's. What the grid says of the old data goes with them.
+        # all sub-grids have, else of the first sub-grid's. What the grid says of the old data goes with them,
+        # but for the share in use, which is a column's (Table 7).
         places = kept if len(known) == 1 else kept[:1]
         others = [
-            {**{k: w for k, w in g.items() if key != "data" or not k.lstrip("+").startswith("data.")}, key: v}
+            {**{k: w for k, w in g.items() if key != "data" or not of_data(k)}, key: v}
             for v in unknown
             for g in places
         ]
@@ -238,6 +240,8 @@ def points(
         for limit in ("limit_train", "limit_eval"):
             at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
         check_share(run.data.share, hasattr(table, "SHARE"))
+        if base.pictures and is_table(run.data.name):
+            raise BadInput(f"data={run.data.name}: rows of numbers; this table wants pictures")
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) and pays(table, run, device) else ()
         out.setdefault(
@@ -343,6 +347,10 @@ def patterns(overrides: list[str], compose: Compose) -> list[Pattern]:
     return found
 
 
+def of_data(key: str) -> bool:
+    return key.lstrip("+").startswith("data.") and key != "data.share"
+
+
 def check_share(share: float, taken: bool) -> None:
     """`taken`: the table has halves. Others keep what they fit to a training part under its limit_train."""
     if not 0 < share <= 1:
@@ -385,6 +393,10 @@ def with_values(cfg: DictConfig, assignment: dict[str, str]) -> DictConfig:
                 list(node) if OmegaConf.is_dict(node) else []
             )  # `in` would not see a key whose value is ???
             if last not in keys:
+                if parent == "model" and "name" in keys:
+                    raise BadInput(
+                        f"{k}={v}, of the command or the table's grid: model={node.name} has no {last}"
+                    )
                 raise BadInput(f"{k}={v}: no such key (see --cfg job for the keys; +{k}={v} adds one)")
             OmegaConf.update(cfg, k, read(v))
         except OmegaConfBaseException as e:

@@ -48,6 +48,7 @@ class Outcome:
     example: dict[str, Any]  # the config of one of its runs, {} without any
     axes: list[str]  # keys whose value differs between its points, as typed or in the grid; not the seed
     rows: list[str]  # those that its points are in
+    columns: list[str]
     on_grid: bool  # whether some run may fill a cell or a labelled row
     interrupted: bool = False
 
@@ -93,6 +94,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
         cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
         example=config.plain(points[0].run) if points else {},
         axes=axes(points), rows=list(dict.fromkeys(p.row for p in points)),
+        columns=list(dict.fromkeys(p.column for p in points)),
         on_grid=any(on_grid(config.plain(p.run), noted, cfg.profile) for p in points[:200]),
     )  # fmt: skip
     for line in unfit:

@@ -39,6 +39,7 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "report": report,
         "counts": counts,
         "records": len(mine),
+        "committed": int((mine["origin"] == "measured").sum()),
         "off_grid": len(mine) - len(runs),
         "planned": sum(
             selection.points(p) * len(p.get("seeds", plan["seeds"])) for p in plan.get("points", [])

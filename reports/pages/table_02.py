@@ -29,8 +29,13 @@ ALT = "test error by row"
 PUBLISHED = ("nin", "nin_np", "nin_bn", "maxout")
 ALIKE = ("plain", "nin_np", "nin_bn", "maxout_raw")
 NOTES = {  # of the groups of figures
-    "Errors": "Filled: ours with 95 % intervals. Hollow and crossed: survey and source, on their data.",
-    "Learning curves": "Thick: mean over seeds, thin: single seeds.",
+    "Errors": (
+        "Filled: ours with 95 % intervals; one that meets the edge goes on beyond it. Hollow and crossed:"
+        " survey and source, on their data."
+    ),
+    "Learning curves": (
+        "Thick: mean over seeds, thin: single seeds. A run that diverged is in the mean as long as it lasts."
+    ),
     "Steadiness, means, time": (
         "Spread of the validation error over the first ten epochs (T2.C10), absolute mean of a layer's input"
         " channel at the end (T2.C11), time of an epoch on the machine that ran it (T2.C9)."

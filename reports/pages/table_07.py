@@ -54,12 +54,13 @@ CROSSED = {
 }
 NOTES = {  # of the groups of figures
     "Errors": (
-        "Filled: ours with 95 % intervals. Hollow: the survey, on its data, an unnamed error: its points are"
-        " there for their order, not for their height."
+        "Filled: ours with 95 % intervals; one that meets the edge goes on beyond it. Hollow: the survey, on"
+        " its data, an unnamed error: its points are there for their order, not for their height."
     ),
     "Validation error on the way to the target": (
-        "Thick: mean over seeds, thin: single seeds. Dashed: the target, the best validation error of the"
-        " plain network at 0.008 of the same seed, mean over seeds."
+        "Thick: mean over seeds, thin: single seeds; a run that diverged is in the mean as long as it lasts."
+        " Dashed: the target, the best validation error of the plain network at 0.008 of the same seed, mean"
+        " over seeds."
     ),
     "Steps to the target": (
         "One dot a seed, bar at the median, in which a run that never gets there is infinite; how many never"

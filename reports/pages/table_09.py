@@ -37,7 +37,7 @@ ALT = "test error by row"
 SHORT = {  # names for the axes and legends of figures
     "rcnn": "RCNN",
     "mim_plain": "MIM, no BN",
-    "mim_equal": "MIM, NIN's size",
+    "mim_equal": "MIM, ReLU's size",
     "nin_bn": "ReLU, BN",
     "nin_plain": "ReLU, no BN",
 }
@@ -47,14 +47,19 @@ LAYERS = 3  # of a block
 BALANCE = {"entropy": "entropy of the pieces' shares", "degenerate": "share of degenerate units"}
 WIDE = "Balance layer by layer"  # the group of figures with two panels each
 NOTES = {  # of the groups of figures
-    "Errors": "Filled: ours with 95 % intervals. Hollow and crossed: survey and source, on their data.",
-    "Error by depth": "One, two and three blocks of three convolutions, with BN and without (T9.C8, T9.C10).",
+    "Errors": (
+        "Filled: ours with 95 % intervals; one that meets the edge goes on beyond it. Hollow and crossed:"
+        " survey and source, on their data."
+    ),
+    "Error by depth": "One, two and three blocks of three convolutions, with BN and without (T9.C8).",
     WIDE: (
         "Entropy of the shares in which a unit's pieces win, as a share of its maximum, and share of units of"
         " which one piece wins more than 95 % of the time; a ReLU's pieces are its two sides of 0. Evaluation"
         " of the best validation error, mean over seeds with 95 % intervals (T9.C9)."
     ),
-    "Learning curves": "Thick: mean over seeds, thin: single seeds.",
+    "Learning curves": (
+        "Thick: mean over seeds, thin: single seeds. A run that diverged is in the mean as long as it lasts."
+    ),
     "Balance while training": "The same figures over the epochs, averaged over layers.",
 }
 

@@ -152,7 +152,8 @@ def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, 
     monkeypatch.setattr(main.subprocess, "run", lambda words, **_: asked.append(words))
     outcome = sweep.Outcome(
         "T1", "smoke", "test_accuracy", tmp_path, True, {"a": "finished", "b": "finished"}, [],
-        example={"recipe": {"rate": 5.0}}, axes=["recipe.rate"], rows=["bn_x1", "bn_x5"], on_grid=True,
+        example={"recipe": {"rate": 5.0}}, axes=["recipe.rate"], rows=["bn_x1", "bn_x5"], columns=[],
+        on_grid=True,
     )  # fmt: skip
     typed = ["table=T1", "profile=smoke", "row=bn_x5", "recipe.rate=1,5"]
     main.show(typed, outcome)
@@ -160,6 +161,28 @@ def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, 
     outcome.rows = ["bn, decay=2.0", "bn_x5"]  # a name that no list can hold
     main.show(typed, outcome)
     assert not any(word.startswith("row=") for word in asked[1])
+
+
+def test_the_closing_report_has_the_columns_that_the_typed_one_became(monkeypatch, tmp_path):
+    """Another share makes another column; where the data lie is in no record."""
+    asked = []
+    monkeypatch.setattr(main.subprocess, "run", lambda words, **_: asked.append(words))
+    outcome = sweep.Outcome(
+        "T7", "smoke", "test_error", tmp_path, True, {"a": "finished", "b": "finished"}, [],
+        example={"data": {"share": 1.0}}, axes=["data.share"], rows=[], columns=["wm25", "wm100"],
+        on_grid=True,
+    )  # fmt: skip
+    typed = [
+        "table=T7",
+        "profile=smoke",
+        "column=wm50",
+        "data.share=0.25,1",
+        "data.root=here",
+        "data.cache=there",
+    ]
+    main.show(typed, outcome)
+    assert "column=wm25,wm100" in asked[0] and "data.share=0.25,1" in asked[0]
+    assert not any("data.root" in word or "data.cache" in word for word in asked[0])
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick"])

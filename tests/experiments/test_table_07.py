@@ -220,3 +220,24 @@ def test_a_share_is_refused_where_no_run_could_use_it(composed):
         with pytest.raises(BadInput, match=line):
             grid.points([f"table={table}", "profile=smoke", f"data.share={value}"], composed)
     assert grid.points(["table=T2", "profile=smoke", "data.share=1"], composed)
+
+
+def test_other_data_keep_the_columns_share(composed):
+    words = ["table=T7", "profile=smoke", "row=relu_bn_0.08", "column=wm50,wm100", "data=fsdd"]
+    found = grid.points(words, composed)
+    assert [(p.column, p.run.data.name, p.run.data.share) for p in found] == [
+        ("wm50", "fsdd", 0.5),
+        ("wm100", "fsdd", 1.0),
+    ]
+
+
+def test_rows_of_numbers_and_other_networks_are_refused_in_one_line(composed):
+    for words, line in (
+        (["data=keel", "data.options.set=iris"], "data=keel: rows of numbers; this table wants pictures"),
+        (["model=mlp"], "of the command or the table's grid: model=mlp has no"),
+    ):
+        with pytest.raises(BadInput, match=line):
+            grid.points(["table=T7", "profile=smoke", "row=relu_bn_0.08", *words], composed)
+    for table in ("T1", "T2", "T9"):
+        with pytest.raises(BadInput, match="data=kdd_keel: rows of numbers"):
+            grid.points([f"table={table}", "profile=smoke", "data=kdd_keel"], composed)
