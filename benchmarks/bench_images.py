@@ -188,7 +188,9 @@ def plain_steps(
 
     torch.set_num_threads(threads)
     torch.manual_seed(run.seed)
-    means, stds = (0.5,) * 3, (0.25,) * 3
+    pixels = found.x_train.float() / 255
+    means, stds = (f(pixels, (0, 2, 3)).tolist() for f in (torch.mean, torch.std))
+    scale = torch.tensor([means, stds]).view(2, 3, 1, 1)
     changes: list[Any] = []
     if run.table == "T1":
         changes = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
@@ -208,7 +210,7 @@ def plain_steps(
     def logits(pictures: Any) -> Any:
         net.eval()
         with torch.no_grad():
-            found = torch.cat([forward((p.float() / 255 - 0.5) / 0.25) for p in pictures.split(500)])
+            found = torch.cat([forward((p.float() / 255 - scale[0]) / scale[1]) for p in pictures.split(500)])
         net.train()
         return found
 

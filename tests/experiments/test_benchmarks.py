@@ -13,6 +13,7 @@ import torch
 
 import data
 from experiments import images
+from experiments.models import nin
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "bench_images.py"
 
@@ -45,13 +46,19 @@ def test_the_plain_recipe_is_the_same_network(bench, row):
     """The logits of torch's plain layers are those of ours, given the same weights."""
     run = bench.a_run(row, 1 / 16)
     torch.manual_seed(0)
-    net, forward = bench.plain_network(run)
+    net, forward, filters = bench.plain_network(run)
     found = data.load("glyphs", limit_train=100, limit_eval=20, n_train=200, n_test=20)
     ours = bench.state_of(run, found).net.single[1]
     ours.load_state_dict(net.state_dict())
     x = torch.rand(4, 3, 32, 32)
     net.eval(), ours.eval()
     torch.testing.assert_close(forward(x), ours(x), rtol=1e-3, atol=1e-4)
+    with torch.no_grad():  # and the same filters are rescaled where accuracy is compared
+        nin.unit_filters_(ours)
+        for w in filters:
+            w.div_(w.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    torch.testing.assert_close(net.state_dict(), ours.state_dict())
+    assert len(filters) == (8 if run.table == "T2" else 0)
 
 
 def test_the_plain_recipe_trains(bench):
