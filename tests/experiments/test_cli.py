@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ONE = ("table=T3", "profile=smoke", "column=ni", "alpha=0.5", "seed=0")
 
 
+@pytest.mark.slow
 def test_the_smoke_grid_whole_and_again(cli):
     first = cli("-m", "table=T3", "profile=smoke")
     assert first.returncode == 0, first.stderr
@@ -55,6 +56,7 @@ def test_the_smoke_grid_whole_and_again(cli):
     assert row == ["T3", "smoke", "30", "30", "0", "0", "0", "0", "0", "0", "0"]
 
 
+@pytest.mark.slow
 def test_a_single_run_and_the_same_run_in_a_sweep_are_one(cli):
     one = cli(*ONE)
     assert one.returncode == 0, one.stderr

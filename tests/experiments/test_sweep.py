@@ -115,6 +115,7 @@ def test_a_sweep_ends_with_a_table_that_has_its_runs(composed, tmp_path, monkeyp
     assert [w for w in command if not w.startswith("runs=")] == shown.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["T1", "T2", "T3", "T7", "T9"])
 def test_every_point_of_cpu_has_a_paper_config_or_no_such_column(composed, table):
     """Columns of our own, as Imagenette, have none; composing them under `paper` is no error."""
@@ -185,6 +186,7 @@ def test_the_closing_report_has_the_columns_that_the_typed_one_became(monkeypatc
     assert not any("data.root" in word or "data.cache" in word for word in asked[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["smoke", "quick"])
 @pytest.mark.parametrize("table", sorted(p.stem for p in (config.CONF / "table").glob("*.yaml")))
 def test_the_data_of_grids_that_run_offline_exist(composed, table, profile, tmp_path):

@@ -336,6 +336,7 @@ def test_section_4_1_watches_the_last_sigmoids():
     assert found[-1]["median_wander"][0] == pytest.approx(medians.numpy().std(0).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_grids_have_the_surveys_rows(composed):
     rows = {
         "inception",

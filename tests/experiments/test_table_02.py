@@ -219,6 +219,7 @@ def test_two_processes_have_the_losses_of_one(cli, tmp_path, words):
     np.testing.assert_allclose(two["curves"]["train_loss"], one["curves"]["train_loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_too_small_are_one_line_and_no_record(cli):
     words = ("table=T2", "profile=smoke", "row=nin_np", "+data.options.size=16", "report=false")
     for multirun in ((), ("-m",)):
@@ -311,6 +312,7 @@ def test_the_early_spread_is_that_of_the_noise_and_not_of_the_fall():
     assert np.sqrt(np.mean(found)) == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["quick", "paper"])
 def test_grids_have_the_surveys_rows_and_the_studies(composed, profile):
     found = {(p.row, p.column) for p in grid.points(["table=T2", f"profile={profile}"], composed)}
@@ -327,6 +329,7 @@ def test_grids_have_the_surveys_rows_and_the_studies(composed, profile):
     assert {(r, "cifar10") for r in studies} <= found
 
 
+@pytest.mark.slow
 def test_rows_with_more_seeds_are_noted_as_such(composed):
     noted = sweep.write_grid("T2", composed, None, profile="quick")["profiles"]["quick"]
     planned = {(p["row"], p["column"], seed) for p in noted["points"] for seed in p["seeds"]}

@@ -30,6 +30,7 @@ def sizes(composed, table, profile):
     return found
 
 
+@pytest.mark.slow
 def test_the_paper_profile_has_the_published_grids(composed):
     found = sizes(composed, "T5", "paper")
     assert {row: found[row] for row in PUBLISHED} == PUBLISHED

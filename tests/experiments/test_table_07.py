@@ -149,6 +149,7 @@ def test_the_rate_is_kept_for_keep_rate_epochs():
     assert state.rate(0) == 0.01
 
 
+@pytest.mark.slow
 def test_resuming_in_the_middle_of_an_epoch_changes_nothing():
     data, one = dataset(), run(epochs=4, lr=0.5)
     whole = t7.State([one], data, CPU)
@@ -201,6 +202,7 @@ def test_grids_have_all_eight_cells_at_both_rates(composed, profile):
     assert len({(p.run.epochs, p.run.batch_size, p.run.model.width) for p in points}) == 1
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_the_halves(cli):
     done = cli("-m", "table=T7", "profile=smoke", "row=relu_bn_0.08,sigmoid_plain_0.008")
     assert done.returncode == 0, done.stderr

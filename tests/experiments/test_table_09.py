@@ -207,6 +207,7 @@ def test_a_network_of_nan_has_no_balance():
             assert math.isnan(found[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["smoke", "quick", "cpu", "paper"])
 def test_grids_have_the_tables_rows_and_the_two_by_two(composed, profile):
     points = grid.points(["table=T9", f"profile={profile}"], composed)

@@ -330,7 +330,10 @@ def as_function(built):
 
 
 @pytest.mark.parametrize("mode", [True, False])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "layer",
+    [pytest.param(name, marks=pytest.mark.slow) if "LSTM" in name else name for name in LAYERS],
+)
 def test_gradcheck_and_gradgradcheck(layer, mode):
     built = build(layer).train(mode)
     if layer.startswith("renorm"):  # both corrections at their limits, as constant as the gradient has them
