@@ -92,13 +92,17 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["profile="], ["profile=", "key=value"]),
         (["=quick"], ["=quick"]),
         (["profile=quick", "profile=cpu"], ["twice"]),
-        (["profile=big"], ["'big'", "quick", "paper"]),
+        pytest.param(["profile=big"], ["'big'", "quick", "paper"], marks=pytest.mark.slow),  # of all records
         (["table=T12"], ["T12", "T3"]),
         (["table=../../x"], ["../../x"]),
         (["print"], ["table="]),
-        (["print", "table=T3", "profile=big"], ["'big'", "quick"]),
+        pytest.param(["print", "table=T3", "profile=big"], ["'big'", "quick"], marks=pytest.mark.slow),
         (["sweep", "table=T3", "x=alpha"], ["y=", "python -m reports sweep"]),
-        (["sweep", "table=T3", "x=alphabet", "y=test_error"], ["'alphabet'", "optimizer.lr"]),
+        pytest.param(
+            ["sweep", "table=T3", "x=alphabet", "y=test_error"],
+            ["'alphabet'", "optimizer.lr"],
+            marks=pytest.mark.slow,
+        ),
         (["snapshot"], ["table="]),
         (["snapshot", "table=T3", "out=x"], ["'out'"]),
         (["runs=/no/such/folder"], ["/no/such/folder"]),
@@ -173,6 +177,7 @@ def test_snapshot_then_build_without_runs(
     assert 'class="spark"' in (tmp_path / "out/table_03_runs_1.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_pipe_that_closes_early_is_no_error(runs: Path, tmp_path: Path) -> None:
     line = shlex.join([sys.executable, "-m", "reports", "print", "table=T3", f"runs={runs}"])
     done = subprocess.run(

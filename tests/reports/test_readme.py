@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "reports" / "measured"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", sorted(p.name for p in MEASURED.glob("T*") if p.is_dir()))
 def test_the_readme_is_what_its_command_writes(tmp_path, table):
     shutil.copytree(MEASURED, tmp_path / "reports" / "measured")

@@ -274,6 +274,7 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     records = few()
     first = contents(build(tmp_path / "a", records))
@@ -282,6 +283,7 @@ def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         assert first[name] == second[name], name
 
 
+@pytest.mark.slow
 def test_nothing_new_leaves_pages_alone_and_news_do_not(tmp_path: Path) -> None:
     out = build(tmp_path, few())
     before = {p: p.stat().st_mtime_ns for p in out.glob("table_03*.html")}
@@ -357,6 +359,7 @@ def test_a_write_that_dies_leaves_the_old_page(tmp_path: Path, monkeypatch: pyte
     assert page.read_text() == "old"
 
 
+@pytest.mark.slow
 def test_a_build_that_dies_midway_is_finished_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +382,7 @@ def test_a_build_that_dies_midway_is_finished_by_the_next(
     assert columns_of(Page(out / "table_03.html"))["1"][3] == "2"
 
 
+@pytest.mark.slow
 def test_damaged_stamp_and_foreign_files_do_no_harm(tmp_path: Path) -> None:
     out = build(tmp_path, few())
     (out / "mine.txt").write_text("keep")

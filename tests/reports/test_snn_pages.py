@@ -225,6 +225,7 @@ def test_empty_tables_say_not_run(tmp_path):
         assert "No records of this profile yet" in pages[name].text and "<svg" not in pages[name].raw
 
 
+@pytest.mark.slow
 def test_only_failed_and_diverged_trials_still_make_a_page(tmp_path):
     for table in ("T5", "T6"):
         noted = make.grid(table, seeds=[0])

@@ -155,6 +155,7 @@ def test_filters_compare_numbers_as_numbers(runs: Path) -> None:
     assert set(sweep.select(frame, "T3", {"alpha": "inv_m"})["config.alpha"]) == {"inv_m"}
 
 
+@pytest.mark.slow
 def test_index_lists_sweeps_and_a_build_brings_them_up_to_date(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     synthetic.write_grid(runs)
