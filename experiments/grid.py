@@ -29,7 +29,7 @@ from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data import is_table
+from data import is_table, is_text
 from experiments.config import CONF, BadInput, coerce, digest, identity, is_group, plain, typed
 
 Compose = Callable[[list[str]], DictConfig]
@@ -242,6 +242,8 @@ def points(
         check_share(run.data.share, hasattr(table, "SHARE"))
         if base.pictures and is_table(run.data.name):
             raise BadInput(f"data={run.data.name}: rows of numbers; this table wants pictures")
+        if is_text(run.data.name) and not base.texts:
+            raise BadInput(f"data={run.data.name}: a text; it is for the language models of table=T8")
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) and pays(table, run, device) else ()
         out.setdefault(

@@ -230,7 +230,7 @@ def drop_unfit(
 ) -> tuple[list[Point], list[str]]:
     """Points that cannot be built, left out with one line why. Tried are other normalisers than the table's
     own, and whatever was typed of the parts of a network or its training: a forward and backward pass of two
-    examples through the real network.
+    examples through the real network (of a table that has its own, `trial(state)` on `trial_rows(run)` rows).
     """
     own = grid.own_norms(compose([f"table={cfg.table}", f"profile={cfg.profile}"]))
     words = {grid.key_of(o): grid.values(o) for o in grid.parse(overrides) if not o.is_delete()}
@@ -268,14 +268,18 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
 
     table, run = grid.table_module(compose(point.shared)), point.run
     options = data_options(compose(point.shared), run)
+    rows = table.trial_rows(run) if hasattr(table, "trial_rows") else 200
     try:
-        dataset = data.load(run.data.name, **options, limit_train=200, limit_eval=200)
+        dataset = data.load(run.data.name, **options, limit_train=rows, limit_eval=rows)
     except (FileNotFoundError, ValueError, OSError) as e:  # not the network's fault
         raise BadInput(str(e)) from e
     try:
         with alone():
-            net = table.State([run], dataset, torch.device("cpu")).net
-        net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()
+            state = table.State([run], dataset, torch.device("cpu"))
+        if hasattr(table, "trial"):
+            table.trial(state)
+        else:
+            state.net(torch.rand(1, 2, *dataset.x_train.shape[1:])).sum().backward()
     except (ValueError, RuntimeError) as e:
         return str(e).splitlines()[0]
     except Exception as e:  # anything may go wrong in a user's layer: their file may not even parse

@@ -14,7 +14,7 @@ import orjson
 import pandas as pd
 
 from reports import claims as claim_room
-from reports import selection, targets
+from reports import epochs, selection, targets
 from reports.deviations import deviations, of_search
 from reports.matching import matched, one_content
 from reports.published import Metric, Published
@@ -79,8 +79,11 @@ def analyse(
     runs = runs.assign(**{targets.LOST: (runs["status"].astype(object) == "diverged").astype(float)})
     if published.targets:
         runs = targets.added(runs, published)
+    if any(row.epoch_of for row in published.rows):
+        runs = epochs.added(runs, published)
     stuck = at_chance(runs, published)
-    cells, extra, samples = tabled(runs, published, masks(runs[runs["match"] == "cell"]))
+    filling = runs[runs["match"] == "cell"]
+    cells, extra, samples = tabled(runs, published, masks(filling) or scores(filling))
     bases = {column: basis(runs, column, paper, published) for column in published.data_columns}
     return TableReport(
         **headed(published, profile, damaged),
@@ -188,14 +191,14 @@ def tabled(
             if row.columns and column not in row.columns:
                 continue
             group = filled.get((row.id, column), Group())
-            for metric in published.metrics:
+            for metric in published.metrics_of(column):
                 sample = sample_of(group, metric, per_example)
                 cells.append(cell(row.id, column, metric, group, sample, published))
                 if metric.claim and sample.values:
                     samples[row.id, column, metric.claim] = sample
     labelled = grouped(runs[runs["match"] != "cell"], ["match", "label", "row", "column"])
     for (match, label, row_id, name), group in labelled.items():
-        for metric in published.metrics:
+        for metric in published.metrics_of(name):
             found = cell(row_id, name, metric, group, sample_of(group, metric, {}), published)
             extra.append({"label": label, "match": match, **found})
     return cells, extra, samples

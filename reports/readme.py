@@ -90,7 +90,7 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
 
 def cells_of(report: TableReport, column: str, metric: str = "") -> dict[str, dict[str, Any]]:
     """Row -> cell of a metric, by default the first."""
-    metric = metric or report.published.metrics[0].id
+    metric = metric or report.published.metrics_of(column)[0].id
     mine = report.cells[(report.cells["column"] == column) & (report.cells["metric"] == metric)]
     cells: list[dict[str, Any]] = mine.to_dict("records")  # type: ignore[assignment]
     return {cell["row"]: cell for cell in cells}
@@ -131,7 +131,8 @@ def table_of(report: TableReport) -> list[str]:
         for metric in map(pub.metric, shown):
             cells = cells_of(report, column, metric.id)
             told = any(not math.isnan(cell["survey"]) for cell in cells.values())
-            ran = metric is pub.metrics[0] and any(cell["data"] for cell in cells.values())
+            main = bool(metric.columns) or metric is pub.metrics_of(column)[0]
+            ran = main and any(cell["data"] for cell in cells.values())
             if not told and not ran:  # that it is not run stands in the line above the table
                 continue
             name = pub.group(column) + (f", {metric.short}" if len(shown) > 1 else "")

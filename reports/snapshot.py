@@ -53,8 +53,9 @@ def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int | No
         selected = kept["selected"]
         records = [with_layers(r) if own else stub(r) for r, own in zip(found, selected, strict=True)]
     else:
-        # where steps to a target are read off the curves, every point of them counts
-        records = found if pub.targets else [thinned(record) for record in found]
+        # where steps to a target or figures at an epoch are read off the curves, every point of them counts
+        whole = pub.targets or any(row.epoch_of for row in pub.rows)
+        records = found if whole else [thinned(record) for record in found]
     room = limit - sum(len(text) for text in texts.values())
     blob, dropped = fitting(records, room)
     folder = Path(measured) / table

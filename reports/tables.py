@@ -105,10 +105,11 @@ def comparison_of(report: TableReport, column: str) -> Block:
     lines = report.cells[report.cells["column"] == column].to_dict("records")
     cells: dict[Any, Cell] = {(line["row"], line["metric"]): line for line in lines}  # type: ignore[misc]
     columns: list[tuple[str, list[str]]] = [(pub.row_header["en"], [row.en for row in rows_here])]
-    for metric in pub.metrics:
+    main, *_ = metrics = pub.metrics_of(column)
+    for metric in metrics:
         found = [cells[row.id, metric.id] for row in rows_here]
-        columns += list(metric_columns(metric, found, main=metric is pub.metrics[0]))
-    first = [cells[row.id, pub.metrics[0].id] for row in rows_here]
+        columns += list(metric_columns(metric, found, main=metric is main))
+    first = [cells[row.id, main.id] for row in rows_here]
     remarks = [remark(cell) for cell in first]
     if any(remarks):
         columns.append(("remarks", remarks))
@@ -153,14 +154,15 @@ def labelled(report: TableReport, match: str) -> list[Block]:
     pub, blocks = report.published, []
     rows = {row.id: row.en for row in pub.rows}
     name = {"variant": "other variants", "norm": "not in the survey"}[match]
-    head = [match, pub.row_header["en"], "ours", "n", *(m.short for m in pub.metrics[1:]), "remarks"]
     for column in pub.data_columns:
+        metrics = pub.metrics_of(column)
+        head = [match, pub.row_header["en"], "ours", "n", *(m.short for m in metrics[1:]), "remarks"]
         chosen = report.extra[(report.extra["match"] == match) & (report.extra["column"] == column)]
         lines = []
         chosen = chosen.sort_values("label", kind="stable")
         for (label, row), group in chosen.groupby(["label", "row"], sort=False):
             cells: list[Cell] = group.to_dict("records")  # type: ignore[assignment]
-            ours = [mean_sd(cell, metric.digits) for cell, metric in zip(cells, pub.metrics, strict=True)]
+            ours = [mean_sd(cell, metric.digits) for cell, metric in zip(cells, metrics, strict=True)]
             count, told = str(cells[0]["n"]), remark(cells[0])
             lines.append([str(label), rows.get(str(row), NONE), ours[0], count, *ours[1:], told])
         if lines:

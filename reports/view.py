@@ -113,7 +113,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
 
 def extra_rows(report: analysis.TableReport) -> list[dict[str, Any]]:
     """Other variants and norms not in the survey, a line a (label, row): the main metric in each column."""
-    mine = report.extra[report.extra["metric"] == report.published.metrics[0].id]
+    main = {c: report.published.metrics_of(c)[0].id for c in report.published.data_columns}
+    mine = report.extra[report.extra["metric"] == report.extra["column"].map(main)]
     names = {row.id: row.en for row in report.published.rows}
     out: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in mine.to_dict("records"):

@@ -40,6 +40,7 @@ class Row:
     kind: str = ""  # fnn: a network that Table 5 also ranks among networks; ablation: ours, shown apart
     columns: tuple[str, ...] = ()  # the data columns that have this row; () = all
     target: str = ""  # the row whose best validation error is this row's target; "": the table's `target`
+    epoch_of: str = ""  # the row at whose best epoch this row's figures are read too, as epochs.py says
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Metric:
     )
     constant: bool = False  # known, not measured: the accuracy of chance; takes no part in a claim's spread
     median: bool = False  # a cell prints the median of its runs, in which a miss (infinity) takes part
+    columns: tuple[str, ...] = ()  # the data columns that have this metric; () = all
 
     @property
     def lost(self) -> float | None:
@@ -170,6 +172,10 @@ class Published:
     def metric(self, id: str) -> Metric:
         return next(m for m in self.metrics if m.id == id)
 
+    def metrics_of(self, data: str) -> list[Metric]:
+        """The metrics that a column of the records has, the main one first."""
+        return [m for m in self.metrics if not m.columns or data in m.columns]
+
     def figure(self, row: str, data: str, metric: str | None) -> Figure | None:
         """The printed number of a row, a column of the records and a printed metric; None where nothing is
         printed.
@@ -212,7 +218,7 @@ def load(table: str) -> Published:
         selections={k: (float(low), math.inf if high is None else float(high)) for k, (low, high) in spans},
         columns=tuple(Column(**c) for c in facts.pop("columns")),
         rows=tuple(Row(**{**r, "columns": tuple(r.get("columns", ()))}) for r in facts.pop("rows")),
-        metrics=tuple(Metric(**m) for m in facts.pop("metrics")),
+        metrics=tuple(Metric(**{**m, "columns": tuple(m.get("columns", ()))}) for m in facts.pop("metrics")),
         claims=tuple(Claim(**c) for c in facts.pop("claims")),
         audit=tuple(Audit(**a) for a in facts.pop("audit")),
         figures={(f.row, f.column): f for f in figures},
