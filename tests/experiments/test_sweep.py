@@ -116,7 +116,7 @@ def test_a_sweep_ends_with_a_table_that_has_its_runs(composed, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["T1", "T2", "T3", "T7", "T9"])
+@pytest.mark.parametrize("table", ["T1", "T2", "T3", "T7", "T8", "T9"])
 def test_every_point_of_cpu_has_a_paper_config_or_no_such_column(composed, table):
     """Columns of our own, as Imagenette, have none; composing them under `paper` is no error."""
     points = sweep.grid.points([f"table={table}", "profile=cpu", "seed=0"], composed)
@@ -145,6 +145,26 @@ def test_a_trial_network_needs_no_other_processes(composed, monkeypatch, tmp_pat
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert sweep.why_unfit(point, composed) is None
     assert os.environ["WORLD_SIZE"] == "2"
+
+
+def test_other_tables_refuse_texts_and_the_language_model_all_but_texts(composed):
+    for table, data, why in (("T3", "kjv", "a text"), ("T8", "mnist5k", "wants a text")):
+        with pytest.raises(BadInput, match=f"data={data}: .*{why}"):
+            sweep.grid.points([f"table={table}", "profile=smoke", f"data={data}"], composed)
+
+
+def test_a_trial_of_a_language_model(composed, tmp_path):
+    """It has words enough for the smallest training and says what does not fit in a line."""
+    words = ["table=T8", "profile=smoke", "row=small", f"data.cache={tmp_path}"]
+    for typed, why in (
+        ("norm=lstm_batch", None),
+        ("norm=group", "an LSTM is normalised inside: choose one of"),
+        ("norm=snn", "an LSTM is normalised inside"),
+        ("model.gamma=1", "norm=none has no gains to start"),
+    ):
+        (point,) = sweep.grid.points([*words, typed], composed)
+        found = sweep.why_unfit(point, composed)
+        assert found is None if why is None else why in found, found
 
 
 def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, tmp_path):
