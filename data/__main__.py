@@ -75,7 +75,7 @@ def _sets(collection: str, values: dict[str, Any]) -> None:
 def _where(name: str, root: Any, cache: Any) -> str:
     example = SETS[name].example
     how = f"python -m data prepare {name} {example}"
-    if name in ("folder", "table"):
+    if name in ("folder", "table", "domains"):
         return how
     try:
         options = dict(part.split("=") for part in example.split())

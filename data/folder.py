@@ -34,21 +34,17 @@ def find_folder(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]
     for part in ("train", "test"):
         if part not in _parts(base):
             raise DataSetMissing(f"{base} has no folder {part}; {LAYOUT}")
-    classes = _classes(base / "train")
+    classes = class_names(base / "train")
     if len(classes) < 2:
         raise ValueError(
             f"{base / 'train'} has {len(classes)} class folders, at least 2 are needed; {LAYOUT}"
         )
     files = []
     for folder in _parts(base).values():
-        for other in set(_classes(folder)) - set(classes):
+        for other in set(class_names(folder)) - set(classes):
             raise ValueError(f"{folder / other}: the class {other} is not in {base / 'train'}")
         for name in classes:
-            pictures = sorted(
-                f
-                for f in (folder / name).glob("*")
-                if f.suffix.lower() in ENDINGS and not f.name.startswith(".")
-            )
+            pictures = picture_files(folder / name)
             if not pictures:
                 raise ValueError(
                     f"{folder / name} has no pictures ({', '.join(sorted(ENDINGS))}); "
@@ -66,15 +62,19 @@ def _parts(base: Path) -> dict[str, Path]:
     return found
 
 
-def _classes(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
     return sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*") if f.suffix.lower() in ENDINGS and not f.name.startswith("."))
 
 
 def build_folder(
     variant: str, files: list[Path], options: Mapping[str, Any]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     base = Path(options["path"])
-    classes = _classes(base / "train")
+    classes = class_names(base / "train")
     number = {name: i for i, name in enumerate(classes)}
     arrays: dict[str, NDArray[Any]] = {}
     streamed = len(files) * options["size"] ** 2 * options["channels"] > LIMIT
@@ -85,7 +85,9 @@ def build_folder(
             arrays[f"files_{part}"] = np.array([f.relative_to(base).as_posix() for f in mine])
             arrays[f"bytes_{part}"] = np.array([f.stat().st_size for f in mine])
         else:
-            arrays[f"x_{part}"] = np.stack([_picture(f, options["size"], options["channels"]) for f in mine])
+            arrays[f"x_{part}"] = np.stack(
+                [read_picture(f, options["size"], options["channels"]) for f in mine]
+            )
         arrays[f"y_{part}"] = np.array([number[f.parent.name] for f in mine], dtype=np.int64)
     counts = ", ".join(f"{len(arrays[f'y_{part}']):,} {part}" for part in parts)
     notes = [
@@ -109,10 +111,10 @@ def build_folder(
 def streamed(files: NDArray[Any], options: Mapping[str, Any]) -> Pictures:
     """The pictures of these files (relative to the folder), read when they are needed."""
     size, channels = options["size"], options["channels"]
-    return Pictures(Path(options["path"]), files.tolist(), (channels, size, size), _picture)
+    return Pictures(Path(options["path"]), files.tolist(), (channels, size, size), read_picture)
 
 
-def _picture(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
+def read_picture(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     """uint8 [C, size, size]: turned as its camera says, cropped to a square around the middle, scaled.
 
     Every colour mode becomes grey or RGB; transparent pixels become white.

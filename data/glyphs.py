@@ -42,8 +42,9 @@ class Domain(NamedTuple):
     texture: float  # contrast of the background's texture, 0..1
     neighbours: float  # probability of a digit cut off at the left, and of one at the right
     noise: float  # largest amplitude of pixel noise, 0..1
-    blur: float  # largest share of a 3x3 mean filter, applied twice
+    blur: float  # largest share of a 3x3 mean filter
     opacity: float  # smallest opacity of the digit, 0..1
+    passes: int = 2  # how often the filter is applied
 
 
 DOMAINS = {
@@ -52,6 +53,7 @@ DOMAINS = {
     "textured": Domain(ink="light", texture=0.35, neighbours=0.35, noise=0.12, blur=0.8, opacity=0.5),
     "dark": Domain(ink="dark", texture=0.35, neighbours=0.35, noise=0.12, blur=0.8, opacity=0.5),
     "inverted": Domain(ink="inverted", texture=0.5, neighbours=0, noise=0.05, blur=0.5, opacity=0.9),
+    "blurred": Domain(ink="light", texture=0, neighbours=0.25, noise=0.05, blur=1, opacity=0.8, passes=8),
 }
 
 ALPHABETS = {"digits": "0123456789", "letters": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
@@ -173,7 +175,7 @@ def pictures(
         opacity = np.float32(domain.opacity) + np.float32(1 - domain.opacity) * p[:, 13]
         alpha = (mask * opacity[:, None, None])[:, None]
         x = x + alpha * ((1 - 2 * x) if domain.ink == "inverted" else (ink[:, :, None, None] - x))
-        for _ in range(2):
+        for _ in range(domain.passes):
             share = (np.float32(domain.blur) * p[:, 14])[:, None, None, None]
             x = x + share * (_mean3(x) - x)
         amplitude = np.float32(domain.noise) * p[:, 15]

