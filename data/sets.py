@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,6 +305,11 @@ def is_table(name: str) -> bool:
     return name == "office_features" or (name in SETS and SETS[name].module in modules)
 
 
+def is_domains(name: str) -> bool:
+    """Whether a set of the list is a pair of domains, with an unlabelled target."""
+    return name in SETS and SETS[name].module in ("data.domains", "data.office")
+
+
 def is_text(name: str) -> bool:
     """Whether a set of the list is a text, one tensor of ids."""
     return name in SETS and SETS[name].module == "data.text"
@@ -323,6 +329,10 @@ def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Ma
             raise ValueError(f"data set {name} has no option {key!r}; its options: {known}")
     full = {**entry.options, **options}
     if full.get("path"):
+        if not isinstance(full["path"], str | os.PathLike):
+            raise ValueError(
+                f"data set {name}: path must be the name of a file or folder, not {full['path']!r}"
+            )
         full["path"] = str(Path(full["path"]).expanduser().resolve())
     suffix = f"-{hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:8]}" if full else ""
     base, prepared = store.root_folder(root), store.cache_folder(cache)

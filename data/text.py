@@ -125,7 +125,8 @@ def read_verses(path: Path) -> Iterator[list[str]]:
     texts = [node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
              if isinstance(node, ast.Constant) and isinstance(node.value, str)]  # fmt: skip
     text = max(texts, key=len)
-    for verse in re.split(r"\b\d+\.\s", text.replace("’", "'"))[1:]:
+    text = text.replace("’", "'").replace("Æ", "Ae").replace("æ", "ae")
+    for verse in re.split(r"\b\d+\.(?=[\s(])", text)[1:]:
         words = re.findall(r"[a-z]+(?:'[a-z]+)?", verse.lower())
         if words:
             yield words
@@ -226,7 +227,9 @@ def encoded(
     else:
         counts = Counter(streams["train"])
         vocabulary = set(counts)
-        if most is not None and units == "words" and len(vocabulary | {UNK}) > most:
+        if most is not None and units == "words":
+            vocabulary |= {UNK}
+        if most is not None and units == "words" and len(vocabulary) > most:
             ranked = sorted(vocabulary - {UNK, EOS}, key=lambda word: (-counts[word], word))
             vocabulary = {*ranked[: most - 2], UNK, EOS}
     names = tuple(sorted(vocabulary))

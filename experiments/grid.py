@@ -220,11 +220,12 @@ def points(
                 whole, [str(k) for k in whole if k != "grid"]
             )  # that is long to copy
             table = table_module(whole)
-            bases[tuple(groups)] = small, table, {*table.STACK, *whole.trials}
+            bases[tuple(groups)] = small, table, {*table.STACK, *whole.trials} - {*NAMING}
         # Thousands of points differ in values of the search alone: those are put into a run typed before.
         base, table, search = bases[tuple(groups)]
         searched = {k: v for k, v in plain_values.items() if k in search}
-        rest = {k: v for k, v in plain_values.items() if k not in searched}
+        named = {*NAMING} & {*table.STACK}  # decided by the run itself, in such a table
+        rest = {k: v for k, v in plain_values.items() if k not in searched and k not in named}
         key = (*groups, *rest.items(), *searched)
         if key not in begun:
             cfg = with_values(base, plain_values)

@@ -122,7 +122,7 @@ def load(cfg: DictConfig, runs: list[Any]) -> list[data.DataSet]:
 def alike(cfg: DictConfig, todo: dict[str, Any]) -> list[dict[str, Any]]:
     """The runs in groups that can be one population: folds may be of different sizes."""
     runs = [r for r, _ in todo.values()]
-    if len(distinct_data(runs)) == 1:
+    if len(distinct_data(runs)) == 1 or getattr(grid.table_module(cfg), "ONE_JOB", False):
         return [todo]
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for (rid, member), dataset in zip(todo.items(), load(cfg, runs), strict=True):

@@ -136,6 +136,7 @@ class State:
 
         from experiments import measure
         from experiments.population import Population
+        from norms.lstm import BatchNormLSTM
 
         self.run, self.data, self.device = runs[0], measure.to_device(data, device), device
         run, T, B = self.run, self.run.window, self.run.batch_size
@@ -154,10 +155,15 @@ class State:
         self.model = built(run, self.classes).to(device)
         self.net = Population([self.model])
         lstm = self.model.lstm
-        self.mixes = hasattr(lstm, "mixture") and hasattr(lstm, "evaluation")  # BatchNormLSTM
+        self.mixes = isinstance(lstm, BatchNormLSTM)
         options = {"fused": True if device.type == "cpu" else None, **run.optimizer.options}
         parameters = [p for _, p in self.net.named_parameters()]
-        self.optimizer = getattr(torch.optim, run.optimizer.name)(parameters, lr=run.optimizer.lr, **options)
+        try:
+            self.optimizer = getattr(torch.optim, run.optimizer.name)(
+                parameters, lr=run.optimizer.lr, **options
+            )
+        except (TypeError, ValueError) as e:
+            raise BadInput(f"optimizer.options={run.optimizer.options}: {str(e).splitlines()[0]}") from e
         self.epoch, self.batch = 0, 0  # the next window to train on
         self.states: Any = self.model.initial(B)
         self.sums = torch.zeros(2, dtype=torch.float64)  # of losses, of perplexities of windows; this epoch
@@ -259,6 +265,8 @@ def evaluated(state: State) -> dict[str, Any]:
         ids = getattr(state.data, f"x_{part}")
         clean = losses(state, ids)
         found[f"{part}_ppl"] = perplexity(total(clean))
+        if not math.isfinite(total(clean)):  # weights that the epoch's last step spoiled: diverged
+            found["train_loss"] = math.nan
         mixed = losses(state, ids, mixture=True) if state.mixes else clean
         found[f"{part}_ppl_mixture"] = perplexity(total(mixed))
         windows = [perplexity(total(w)) for w in mixed.split(state.run.window)]
@@ -294,14 +302,17 @@ def losses(state: State, ids: Any, mixture: bool = False) -> Any:
 
 @contextmanager
 def evaluation(lstm: Any, mixture: bool) -> Iterator[None]:
-    """With `mixture`, inside the block the LSTM mixes the batch's statistics in as the source does."""
-    before = (lstm.mixture, lstm.momentum) if mixture else None
-    if mixture:
-        lstm.mixture, lstm.momentum = True, MIX
+    """Inside the block an LSTM with BN of the input takes running statistics alone or, with `mixture`, mixes
+    the batch's in as the source does, whatever the layer was built for.
+    """
+    known = hasattr(lstm, "mixture")
+    if known:
+        before = lstm.mixture, lstm.momentum
+        lstm.mixture, lstm.momentum = mixture, MIX if mixture else lstm.momentum
     try:
         yield
     finally:
-        if before:
+        if known:
             lstm.mixture, lstm.momentum = before
 
 

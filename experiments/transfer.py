@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features: TypeAlias = NDArray[np.float64]
-Aligned: TypeAlias = tuple[Features, Features]  # of source and target
+Aligned: TypeAlias = tuple[Features, Features]  # of the source and of the target's rows that are classified
 
 COSTS = tuple(10.0**k for k in range(-3, 5))  # of the linear SVM, tried by cross-validation on the source
 FLAT = 1e-10  # of the largest singular value: directions below it carry nothing
@@ -33,16 +33,16 @@ def finite(*parts: Any) -> tuple[Features, ...]:
     return found
 
 
-# ---- alignment --------------------------------------------------------------------------------------------
+# ---- alignment: `target` are the rows that statistics are taken of, `scored` those to be classified -------
 
 
-def none(source: Any, target: Any) -> Aligned:
+def none(source: Any, target: Any, scored: Any) -> Aligned:
     """As they are."""
-    a, b = finite(source, target)
-    return a, b
+    a, c = finite(source, scored)
+    return a, c
 
 
-def coral(source: Any, target: Any) -> Aligned:
+def coral(source: Any, target: Any, scored: Any) -> Aligned:
     """CORAL (Sun, Feng & Saenko, arXiv 1511.05547): X_S C_S^(-1/2) C_T^(1/2), C = cov + I. Features of each
     domain are centred before, as the target's mean would else stay a shift between them.
     """
@@ -50,10 +50,11 @@ def coral(source: Any, target: Any) -> Aligned:
 
     import norms
 
-    a, b = (torch.from_numpy(x - x.mean(0)) for x in finite(source, target))
+    a, b, c = finite(source, target, scored)
     if min(len(a), len(b)) < 2:
         raise Unusable("a covariance needs two examples of each domain")
-    return norms.Coral().fit(a, b).transform(a).numpy(), b.numpy()
+    source, target = (torch.from_numpy(x - x.mean(0)) for x in (a, b))
+    return norms.Coral().fit(source, target).transform(source).numpy(), c - b.mean(0)
 
 
 def basis(x: Features, dims: int) -> Features:
@@ -65,21 +66,23 @@ def basis(x: Features, dims: int) -> Features:
     return directions[: min(dims, rank)].T
 
 
-def bases(source: Any, target: Any, dims: int) -> tuple[Features, Features, Features, Features]:
-    """Centred source and target, and a basis of each with equally many columns."""
-    a, b = (x - x.mean(0) for x in finite(source, target))
-    p, q = basis(a, dims), basis(b, dims)
+def bases(source: Any, target: Any, scored: Any, dims: int) -> tuple[Features, Features, Features, Features]:
+    """Source and scored rows, centred by their domain's mean, and a basis of each domain with equally many
+    columns.
+    """
+    a, b, c = finite(source, target, scored)
+    p, q = basis(a - a.mean(0), dims), basis(b - b.mean(0), dims)
     d = min(p.shape[1], q.shape[1])
-    return a, b, p[:, :d], q[:, :d]
+    return a - a.mean(0), c - b.mean(0), p[:, :d], q[:, :d]
 
 
-def subspace_alignment(source: Any, target: Any, dims: int = 20) -> Aligned:
+def subspace_alignment(source: Any, target: Any, scored: Any, dims: int = 20) -> Aligned:
     """SA (Fernando et al., ICCV 2013): X_S P_S P_S' P_T and X_T P_T, with d principal directions of each."""
-    a, b, p, q = bases(source, target, dims)
-    return a @ p @ (p.T @ q), b @ q
+    a, c, p, q = bases(source, target, scored, dims)
+    return a @ p @ (p.T @ q), c @ q
 
 
-def geodesic_flow(source: Any, target: Any, dims: int = 20) -> Aligned:
+def geodesic_flow(source: Any, target: Any, scored: Any, dims: int = 20) -> Aligned:
     """GFK (Gong et al., CVPR 2012): features whose inner products are those of the geodesic flow kernel,
     x' G y with G = int_0^1 F(t) F(t)' dt along the geodesic F from the source's subspace to the target's.
 
@@ -90,7 +93,7 @@ def geodesic_flow(source: Any, target: Any, dims: int = 20) -> Aligned:
         1/2 [ 1 + sin 2 theta / (2 theta)         (1 - cos 2 theta) / (2 theta) ]
             [ (1 - cos 2 theta) / (2 theta)   1 - sin 2 theta / (2 theta)       ]
     """
-    a, b, p, q = bases(source, target, dims)
+    a, c, p, q = bases(source, target, scored, dims)
     u, cosines, vt = np.linalg.svd(p.T @ q)
     theta = np.arccos(np.clip(cosines, -1, 1))
     A = p @ u
@@ -105,7 +108,7 @@ def geodesic_flow(source: Any, target: Any, dims: int = 20) -> Aligned:
     across = cosine / 2 / first
     second = np.sqrt(np.clip((1 - sine) / 2 - across**2, 0, None))
     L = np.concatenate([A * first + B * across, B * second], 1)
-    return a @ L, b @ L
+    return a @ L, c @ L
 
 
 ALIGN: dict[str, Callable[..., Aligned]] = {
@@ -159,7 +162,13 @@ def symmetric_kl(source: Any, target: Any, eps: float = 1e-5) -> float:
     [n, C, H, W] with every position a sample. eps is added to variances, as batch normalisation adds it.
     """
     a, b = (samples(x) for x in finite(source, target))
-    (m1, v1), (m2, v2) = ((x.mean(0), x.var(0) + eps) for x in (a, b))
+    return kl_of_moments(a.mean(0), a.var(0), b.mean(0), b.var(0), eps)
+
+
+def kl_of_moments(mean: Any, var: Any, mean_t: Any, var_t: Any, eps: float = 1e-5) -> float:
+    """The same from means and variances [C] of both."""
+    m1, v1, m2, v2 = finite(mean, var, mean_t, var_t)
+    v1, v2 = v1 + eps, v2 + eps
     gap = np.square(m1 - m2)
     return float(((v1 + gap) / (2 * v2) + (v2 + gap) / (2 * v1) - 1).mean())
 

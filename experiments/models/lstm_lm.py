@@ -54,6 +54,8 @@ class LSTMLanguageModel(nn.Module):
         options = options or {}
         if norm not in FITTING and "." not in norm:
             raise ValueError(f"an LSTM is normalised inside: choose one of {', '.join(FITTING)}")
+        if options and norm in ("none", "weight_norm"):
+            raise ValueError(f"takes no options here, leave out {', '.join(options)}")
         self.embedding = nn.Embedding(vocabulary, hidden)
         between = dropout if layers > 1 else 0.0
         if "." in norm:
@@ -67,8 +69,6 @@ class LSTMLanguageModel(nn.Module):
         if norm in INSIDE:
             norms.convert(self, norm, **options)
         elif norm == "weight_norm":
-            if options:
-                raise ValueError(f"weight_norm takes no options here, not {', '.join(options)}")
             for name, _ in list(self.lstm.named_parameters()):
                 if name.startswith("weight"):
                     weight_norm(self.lstm, name, dim=0)
@@ -82,6 +82,8 @@ class LSTMLanguageModel(nn.Module):
 
     def _start(self, start: float) -> None:
         for name, p in self.named_parameters():
+            if p.dim() == 1 and not name.startswith(("decoder.", "lstm.bias_ih", "lstm.bias_hh")):
+                continue  # of a user's layer: its own gains and shifts
             if start:
                 nn.init.uniform_(p, -start, start)
             elif p.dim() == 1:
@@ -125,8 +127,9 @@ def _own(path: str, hidden: int, layers: int, dropout: float, options: dict[str,
     try:
         cls = getattr(importlib.import_module(module), name)
         lstm = cls(hidden, hidden, layers, dropout=dropout, **options)
-    except (ImportError, AttributeError, TypeError, ValueError) as e:
-        raise ValueError(f"{path}({hidden}, {hidden}, {layers}, dropout={dropout:g}): {e}") from e
+    except Exception as e:  # anything may go wrong in a user's layer
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"{path}({hidden}, {hidden}, {layers}, dropout={dropout:g}): {reason}") from e
     zeros = torch.zeros(layers, 2, hidden)
     try:
         out, (h, c) = lstm(torch.zeros(3, 2, hidden), (zeros, zeros))

@@ -22,7 +22,7 @@ def principal(x, d):
 def test_coral_gives_the_source_the_targets_covariance():
     """With the regularisation written out; the target stays but for its mean."""
     a, b = domains()
-    x, y = transfer.coral(a, b)
+    x, y = transfer.coral(a, b, b)
     c, t = np.cov(a.T) + np.eye(12), np.cov(b.T) + np.eye(12)
     expected = (a - a.mean(0)) @ linalg.inv(linalg.sqrtm(c)) @ linalg.sqrtm(t)
     np.testing.assert_allclose(x, expected.real, atol=1e-8)
@@ -34,7 +34,7 @@ def test_subspace_alignment_by_its_formula(d):
     """Inner products between the domains do not depend on the signs of principal directions."""
     a, b = domains()
     p, q = principal(a, d), principal(b, d)
-    x, y = transfer.subspace_alignment(a, b, d)
+    x, y = transfer.subspace_alignment(a, b, b, d)
     wanted = (a - a.mean(0)) @ p @ p.T @ q @ ((b - b.mean(0)) @ q).T
     np.testing.assert_allclose(x @ y.T, wanted, atol=1e-8)
 
@@ -54,23 +54,31 @@ def test_the_flow_kernel_is_the_integral_along_the_geodesic(d):
         return (f @ f.T).ravel()
 
     kernel = integrate.quad_vec(integrand, 0, 1)[0].reshape(12, 12)
-    x, y = transfer.geodesic_flow(a, b, d)
+    x, y = transfer.geodesic_flow(a, b, b, d)
     np.testing.assert_allclose(x @ y.T, (a - a.mean(0)) @ kernel @ (b - b.mean(0)).T, atol=1e-7)
     np.testing.assert_allclose(x @ x.T, (a - a.mean(0)) @ kernel @ (a - a.mean(0)).T, atol=1e-7)
 
 
 def test_one_subspace_for_both_domains_is_a_projection():
     a, _ = domains()
-    x, y = transfer.geodesic_flow(a, a[:30] * 2, 12)
-    np.testing.assert_allclose(x @ y.T, (a - a.mean(0)) @ (2 * (a[:30] - a[:30].mean(0))).T, atol=1e-6)
+    x, y = transfer.geodesic_flow(a, a * 2, a[:30] * 2, 12)
+    np.testing.assert_allclose(x @ y.T, (a - a.mean(0)) @ (2 * (a[:30] - a.mean(0))).T, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["coral", "sa", "gfk"])
 def test_float32_features_of_large_mean_lose_nothing(method):
     a, b = (x.astype(np.float32) + np.float32(1000) for x in domains())
-    x, y = transfer.ALIGN[method](a, b)
-    u, v = transfer.ALIGN[method](a.astype(np.float64) - 1000, b.astype(np.float64) - 1000)
+    x, y = transfer.ALIGN[method](a, b, b)
+    u, v = transfer.ALIGN[method](*(z.astype(np.float64) - 1000 for z in (a, b, b)))
     np.testing.assert_allclose(x @ y.T, u @ v.T, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_beyond_those_seen_take_no_part_in_the_alignment():
+    a, b = domains()
+    for method in ("coral", "sa", "gfk"):
+        x, y = transfer.ALIGN[method](a, b[:20], b)
+        u, v = transfer.ALIGN[method](a, b[:20], b[:20])
+        np.testing.assert_allclose(x @ y[:20].T, u @ v.T, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", list(transfer.ALIGN))
@@ -80,17 +88,17 @@ def test_what_a_diverged_network_leaves_is_unusable(method):
         broken = b.copy()
         broken[3, 2] = bad
         with pytest.raises(Unusable, match="not finite"):
-            transfer.ALIGN[method](a, broken)
+            transfer.ALIGN[method](a, broken, broken)
     if method in ("sa", "gfk"):
         with pytest.raises(Unusable, match="constant"):
-            transfer.ALIGN[method](np.ones_like(a), b)
+            transfer.ALIGN[method](np.ones_like(a), b, b)
     with pytest.raises(Unusable, match="constant"):
         transfer.classified(np.ones((6, 3)), [0, 1, 2] * 2, b[:, :3])
 
 
 def test_more_directions_than_there_are():
     a, b = domains(n=4)
-    x, y = transfer.subspace_alignment(a, b, 20)
+    x, y = transfer.subspace_alignment(a, b, b, 20)
     assert x.shape[1] == y.shape[1] == 3 and np.isfinite(x).all()
 
 

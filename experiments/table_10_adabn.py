@@ -1,0 +1,386 @@
+"""Table 10: adaptive batch normalization (Li, Wang, Shi, Liu & Hou, arXiv 1603.04779) beside other ways to
+carry a network from a labelled source domain to an unlabelled target domain.
+
+    y = gamma (x - mu_t) / sigma_t + beta,   mu_t, sigma_t over all target pictures; weights, gamma, beta stay
+
+The survey's table body is missing from the text we have; the rows are those of its source. Most of them are
+ways of using *one* trained source network, so that runs which differ in method, target or number of target
+pictures alone are one job: the network is trained once and adapted many times. Deep CORAL and DANN train with
+the target's pictures, each a network of its own.
+
+From the source: all source pictures train, statistics come from all target pictures (transductive), weights
+of GoogLeNet up to inception 3b kept, of 4 and 5 at a tenth of the rate, the rate falling tenfold every 40 of
+100 epochs, batches of one domain at a time where there are several sources. Ours: SGD with momentum 0.9,
+batches of 64, the last epoch, a linear SVM with the cost from cross-validation for the methods on features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments import adapting
+from experiments.config import BadInput, Data, Norm, Optimizer
+
+__all__ = ["SELECT", "STACK", "Run", "State", "can_stack", "cell", "check", "summarise", "train"]
+
+
+@dataclass
+class Network:
+    name: str  # domain_net | googlenet | features
+    width: float  # maps times this (domain_net)
+    weights: str | None  # of googlenet: the file of ImageNet weights; null: initial ones
+
+
+@dataclass
+class Run:
+    """What determines a result, and nothing else: this is hashed into the run's id. A key added later gets a
+    default.
+    """
+
+    table: str
+    data: Data
+    model: Network
+    norm: Norm
+    optimizer: Optimizer
+    method: str
+    dims: int  # of the subspaces of sa and gfk, at most
+    weight: float  # of the loss of deep_coral and dann
+    decay_every: int  # epochs after which the rate falls tenfold; 0: never
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+# Methods on one source network, and those that train with the target.
+ON_NETWORK = ("source", "coral", "sa", "gfk", "adabn", "adabn_coral")
+WITH_TARGET = ("deep_coral", "dann")
+METHODS = (*ON_NETWORK, *WITH_TARGET)
+STACK = ("row", "column", "method", "data.options.target", "data.options.images")
+ONE_JOB = True  # members of a job may have targets of different sizes
+SELECT = "remaining"  # epochs: the last one counts
+LETTERS = {"amazon": "a", "caltech10": "c", "dslr": "d", "webcam": "w"}
+OF_DIGITS = {"textured": "a", "colour": "d", "blurred": "w"}  # which digits stand in for which photographs
+
+
+def check(run: Run) -> Run:
+    """The run with its values in one form, or BadInput with one line."""
+
+    def must(ok: bool, key: str, value: Any, wanted: str) -> None:
+        if not ok:
+            raise BadInput(f"{key}={value}: {wanted}")
+
+    from data import is_domains
+
+    m, o = run.model, run.optimizer
+    must(
+        is_domains(run.data.name), "data", run.data.name, "this table wants pairs of domains (digit_domains)"
+    )
+    must(m.name in ("domain_net", "googlenet", "features"), "model", m.name, "choose domain_net or googlenet")
+    of_features = run.data.name == "office_features"
+    must((m.name == "features") == of_features, "model", m.name, "model=features is for data=office_features")
+    must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
+    plain = run.norm.name == "batch" and not run.norm.options
+    must(
+        m.name != "googlenet" or plain, "norm", run.norm.name, "googlenet has batch normalization of its own"
+    )
+    must(run.method in METHODS, "method", run.method, f"choose one of {', '.join(METHODS)}")
+    must(1 <= run.dims <= 10_000, "dims", run.dims, "dimensions of a subspace, from 1")
+    must(math.isfinite(run.weight) and run.weight >= 0, "weight", run.weight, "must be 0 or above")
+    must(run.decay_every >= 0, "decay_every", run.decay_every, "epochs, or 0: never")
+    must(o.name == "SGD", "optimizer", o.name, "this table has SGD with momentum (sgd)")
+    must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
+    must(math.isfinite(o.l2) and o.l2 >= 0, "optimizer.l2", o.l2, "must be 0 or above")
+    must(run.batch_size >= 2, "batch_size", run.batch_size, "batch statistics need at least 2")
+    must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
+    must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
+    must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
+    images = run.data.options.get("images")
+    given = run.method not in ("source", *WITH_TARGET) or images is None
+    must(given, "data.options.images", images, f"method={run.method} takes no number of target pictures")
+    if run.method in ON_NETWORK and run.weight:
+        raise BadInput(f"weight={run.weight:g}: method={run.method} has no second loss; give weight=0")
+    return run
+
+
+def can_stack(run: Run) -> bool:
+    return run.method in ON_NETWORK
+
+
+def cell(run: Run) -> tuple[str, str]:
+    """(row, column): the method, with the number of target pictures where that is limited; source to target
+    by letters, aw or ad_w, or by names.
+    """
+    options = run.data.options
+    images, norm = options.get("images"), "" if run.norm.name == "batch" else f"_{run.norm.name}"
+    row = run.method + norm + ("" if images is None else f"_{images}")
+    sources, target = str(options["source"]).split("+"), str(options["target"])
+    letters = OF_DIGITS if run.data.name == "digit_domains" else LETTERS
+    if all(name in letters for name in (*sources, target)):
+        source, target = "".join(letters[s] for s in sources), letters[target]
+        column = source + target if len(sources) == 1 else f"{source}_{target}"
+    else:
+        column = f"{'+'.join(sources)}_{target}"
+    return row, f"{column}_features" if run.model.name == "features" else column
+
+
+class State:
+    """All that training changes: one network, whoever of the members uses it."""
+
+    def __init__(self, runs: Sequence[Run], data: Any, device: Any) -> None:
+        import torch
+
+        from experiments.population import Population
+
+        found = data if isinstance(data, list) else [data] * len(runs)
+        kept = {id(d): to_device(d, device) for d in found}
+        self.runs, self.run, self.device = list(runs), runs[0], device
+        self.datasets = [kept[id(d)] for d in found]
+        self.data = self.datasets[0]
+        for run, dataset in zip(self.runs, self.datasets, strict=True):
+            ready(run, dataset)
+        torch.manual_seed(self.run.seed)
+        self.model = built(self.run, self.data).to(device)
+        self.net = Population([self.model])
+        self.second: Any = domain_head(self.model, device) if self.run.method == "dann" else None
+        parts = rates(self.run, self.model)
+        if self.second is not None:
+            parts.append({"params": list(self.second.parameters()), "weight_decay": 0.0, "factor": 1.0})
+        self.optimizer = torch.optim.SGD(parts, lr=self.run.optimizer.lr, **self.run.optimizer.options)
+        self.groups = self.domains()
+        self.steps_per_epoch = sum(max(1, len(g) // self.run.batch_size) for g in self.groups)
+        self.rounds, self.epoch, self.batch = self.run.epochs, 0, 0
+        self.loss_sum, self.loss_steps = torch.zeros((), device=device), 0
+        self.extras: dict[str, list[Any]] = {}
+        torch.manual_seed(self.run.seed)
+
+    def domains(self) -> list[Any]:
+        """Rows of each source."""
+        import torch
+
+        n, which = len(self.data.y_train), self.data.domain_train
+        if which is None:
+            return [torch.arange(n)]
+        return [(which == k).nonzero().flatten().cpu() for k in which.unique().tolist()]
+
+    def order(self) -> list[Any]:
+        """Rows of this epoch's batches, each of one source; of a source smaller than a batch all."""
+        from experiments import measure
+
+        seed, B, found = self.run.seed, self.run.batch_size, []
+        for k, rows in enumerate(self.groups):
+            shuffled = rows[measure.shuffle(len(rows), seed * 31 + k, self.epoch)]
+            found += [shuffled[i : i + B] for i in range(0, max(1, len(rows) // B) * B, B)]
+        turns = measure.shuffle(len(found), seed + 7, self.epoch)
+        return [found[i] for i in turns.tolist()] if len(self.groups) > 1 else found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "second": None if self.second is None else self.second.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "loss_sum": self.loss_sum,
+            "loss_steps": self.loss_steps,
+            "extras": self.extras,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        if self.second is not None:
+            self.second.load_state_dict(state["second"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
+        self.extras = state["extras"]
+
+
+# ---- the source network -----------------------------------------------------------------------------------
+
+
+def to_device(data: Any, device: Any) -> Any:
+    from experiments import measure
+
+    return replace(measure.to_device(data, device), x_target=data.x_target.to(device))
+
+
+def ready(run: Run, data: Any) -> None:
+    """BadInput, one line, where a method cannot do with this network or this target."""
+    adapts = run.method in ("adabn", "adabn_coral")
+    if adapts and not has_statistics(run):
+        raise BadInput(
+            f"method={run.method}, norm={run.norm.name}: a network without batch normalization has no"
+            " statistics to adapt; use norm=batch or another method"
+        )
+    n, least = len(data.x_target), 2 if run.model.name == "features" else 1
+    if adapts and n < least:
+        raise BadInput(f"method={run.method}: {data.name} has {n} target rows; statistics need {least}")
+    if len(data.y_train) < 2:
+        raise BadInput(f"{data.name}: {len(data.y_train)} source row to train on; at least 2 are needed")
+
+
+def has_statistics(run: Run) -> bool:
+    """Whether the network's normaliser is one of torch's batch normalisation, which AdaBN is about."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    import norms
+
+    return isinstance(norms.build(run.norm.name, 2, dim=2, **run.norm.options), _BatchNorm)
+
+
+def built(run: Run, data: Any) -> Any:
+    """The network with its input layer, or BadInput, one line, where it does not fit the data."""
+    from torch import nn
+
+    import norms
+    from experiments.models import domain_net as nets
+    from experiments.models.inputs import Standardise
+
+    def norm(channels: int, dim: int) -> Any:
+        return norms.build(run.norm.name, channels, dim=dim, **run.norm.options)
+
+    m, shape, classes = run.model, data.x_train.shape[1:], len(data.classes)
+    try:
+        if m.name == "features":
+            return nets.on_features(shape, classes, norm)
+        if m.name == "googlenet":
+            net = nets.googlenet(classes, m.weights)
+            net.body = nn.Sequential(nets.HalfScale(), net.body)
+            return net
+        net = nets.domain_net(shape, classes, norm, m.width)
+    except ValueError as e:
+        raise BadInput(f"model={m.name}: {e}") from e
+    net.body = nn.Sequential(Standardise.of(data.x_train), net.body)
+    return net
+
+
+def domain_head(net: Any, device: Any) -> Any:
+    """DANN's judge of a feature's domain, behind a layer that turns the gradient round."""
+    from torch import nn
+
+    size = net.head.in_features
+    return nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1)).to(device)
+
+
+def rates(run: Run, net: Any) -> list[dict[str, Any]]:
+    """Groups of parameters with their factor of the learning rate; l2 sum w^2 is a gradient of 2 l2 w."""
+    from experiments import measure
+    from experiments.models.domain_net import groups
+
+    if run.model.name == "googlenet":
+        kept, tenth, new = groups(net)
+        for p in kept:
+            p.requires_grad_(False)
+        return [
+            {"params": params, "weight_decay": 2 * run.optimizer.l2, "factor": factor}
+            for params, factor in ((tenth, 0.1), (new, 1.0))
+        ]
+    named = [(measure.is_weight(n), p) for n, p in net.named_parameters()]
+    weights, rest = ([p for of, p in named if of == which] for which in (True, False))
+    decay = 2 * run.optimizer.l2
+    return [
+        {"params": weights, "weight_decay": decay, "factor": 1.0},
+        {"params": rest, "weight_decay": 0.0, "factor": 1.0},
+    ]
+
+
+def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Train the source network from where `state` is to the end; yields (step, None) now and then and (step,
+    metrics) after every epoch, a value for each member. The last epoch's have the score of each member's
+    method on its target.
+    """
+    from torch.nn.functional import cross_entropy
+
+    from data.batches import take
+
+    run, data, K = state.run, state.data, len(state.runs)
+    while state.epoch < run.epochs:
+        order = state.order()
+        for rows in order[state.batch :]:
+            training(state)
+            step = state.epoch * state.steps_per_epoch + state.batch
+            for group in state.optimizer.param_groups:
+                falls = state.epoch // run.decay_every if run.decay_every else 0
+                group["lr"] = run.optimizer.lr * group["factor"] * 0.1**falls
+            index = rows.to(state.device)
+            features = state.model.features(take(data.x_train, index))
+            loss = cross_entropy(state.model.head(features), data.y_train[index])
+            if run.method in WITH_TARGET:
+                loss = loss + second_loss(state, features, step)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.optimizer.step()
+            state.loss_sum += loss.detach()
+            state.loss_steps += 1
+            state.batch += 1
+            if state.batch % 20 == 0 and state.batch < state.steps_per_epoch:
+                yield step + 1, None
+        state.epoch, state.batch = state.epoch + 1, 0
+        left = run.epochs - state.epoch
+        train_loss = (state.loss_sum / state.loss_steps).item()
+        state.loss_sum, state.loss_steps = state.loss_sum * 0, 0
+        state.net.eval()
+        metrics: dict[str, Any] = {
+            "step": [state.epoch * state.steps_per_epoch] * K,
+            "train_loss": [train_loss] * K,
+            "val_error": [adapting.error(state.model, data.x_val, data.y_val)] * K,
+            "remaining": [left] * K,
+            "chance": [100 - 100 / len(data.classes)] * K,
+            "test_accuracy": [math.nan] * K,
+        }
+        if left == 0:
+            wrong = [adapting.wrong_ones(state, k) for k in range(K)]
+            metrics["wrong"] = wrong
+            metrics["test_accuracy"] = [100 - 100 * w.double().mean().item() for w in wrong]
+            for k in range(K):
+                for name, values in adapting.pictured(state, k).items():
+                    state.extras.setdefault(name, [[] for _ in range(K)])[k] = values
+        yield metrics["step"][0], metrics
+
+
+def training(state: State) -> None:
+    """Training mode, in which the layers that the source keeps go on with the statistics they have."""
+    state.net.train()
+    if state.run.model.name == "googlenet":
+        for name, module in state.model.body[1].named_modules():
+            if not name.startswith(("inception4", "inception5")):
+                module.training = False
+
+
+def second_loss(state: State, features: Any, step: int) -> Any:
+    """Deep CORAL's loss (Sun & Saenko, arXiv 1607.01719) or DANN's (Ganin & Lempitsky, ICML 2015) between
+    this batch's features and those of as many target pictures, drawn anew for each step.
+    """
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    import norms
+    from data.batches import take
+    from experiments.models.domain_net import Reversed
+
+    run, target = state.run, state.data.x_target
+    generator = torch.Generator().manual_seed((run.seed * 1_000_003 + step) * 2 + 1)
+    n = max(2, min(len(features), len(target)))
+    index = torch.randint(len(target), (n,), generator=generator).to(state.device)
+    others = state.model.features(take(target, index))
+    if run.method == "deep_coral":
+        return run.weight * norms.coral_loss(features, others)
+    done = step / (run.epochs * state.steps_per_epoch)
+    strength = 2 / (1 + math.exp(-10 * done)) - 1  # the source's schedule of lambda
+    both = Reversed.apply(torch.cat([features, others]), run.weight * strength)
+    of_source = torch.cat([torch.ones(len(features)), torch.zeros(len(others))]).to(state.device)
+    return binary_cross_entropy_with_logits(state.second(both).squeeze(1), of_source)
+
+
+def summarise(curves: dict[str, list[float]]) -> dict[str, float]:
+    """The record's metrics: of the last epoch. Shallow and deep: the first and the last layer of batch
+    normalisation.
+    """
+    found = {name: curves[name][-1] for name in ("test_accuracy", "val_error", "chance")}
+    for when in ("before", "after"):
+        if told := curves.get(f"divergence_{when}"):
+            found |= {f"shallow_{when}": told[0], f"deep_{when}": told[-1]}
+    return {**found, "steps": curves["step"][-1], "train_loss_last": curves["train_loss"][-1]}
