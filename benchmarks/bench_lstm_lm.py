@@ -93,6 +93,26 @@ def steps(peer: str | None, rounds: int = 20) -> None:
     show(f"training steps, V {V}, H {H}, B {B}, T {T}", times, rates)
 
 
+def layers(peer: str | None, rounds: int = 20) -> None:
+    """The two recurrent layers alone, forward and backward."""
+    x, dy = torch.randn(T, B, H, requires_grad=True), torch.randn(T, B, H)
+
+    def step_of_layers(lstm: Any) -> Callable[[], None]:
+        states = torch.zeros(LAYERS, B, H), torch.zeros(LAYERS, B, H)
+
+        def step() -> None:
+            lstm.zero_grad()
+            x.grad = None
+            lstm(x, states)[0].backward(dy)
+
+        return step
+
+    tasks = {label: step_of_layers(network(norm).lstm) for label, norm in ROWS.items()}
+    if peer:
+        tasks["public recurrent BN"] = step_of_layers(Peer(peer_of(peer)))
+    show(f"the layers alone, H {H}, B {B}, T {T}", take_turns(tasks, rounds))
+
+
 def memory() -> None:
     """Bytes of tensors that an epoch of the runner holds, for texts of two lengths."""
     from data import DataSet
@@ -122,6 +142,7 @@ def main() -> None:
     for count in threads():
         torch.set_num_threads(count)
         steps(peers[0] if peers else None)
+        layers(peers[0] if peers else None)
     memory()
 
 
