@@ -133,6 +133,7 @@ def pictured(state: Any, k: int) -> dict[str, Any]:
                 of_target = of_all(net.features, data.x_target[:SHOWN])
             parts = transfer.plane(of_source.double().cpu().numpy(), of_target.double().cpu().numpy())
             found[f"plane_{when}"] = [round(float(v), 4) for p in parts for v in p.T.ravel()]
+            found["plane_rows"] = [len(p) for p in parts]
     except transfer.Unusable:
         return {}
     return found

@@ -18,15 +18,15 @@ from reports.store import heavy
 
 CURVE = "val_ppl"
 READ = ("train_ppl", "val_ppl", "val_ppl_mixture", "val_ppl_source", "train_ppl_evaluated")
-OWN = ("metrics.val_ppl", "metrics.test_ppl")
+OWN = ("metrics.val_ppl", "metrics.test_ppl", "metrics.test_bits")
 EARLY = 5  # epochs: T8.C8
 AT = [f"metrics.{name}" for name in (*(f"{r}_at" for r in READ), "gap_at", "train_log_at", "train_ppl_early")]
 
 
 def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """The runs with the columns AT: READ at that epoch, validation minus training there, the logarithm of
-    training there, and training over epoch EARLY. OWN of a run that diverged at once, which has none, are
-    infinite too.
+    training there, and training over epoch EARLY. OWN of a run that diverged, or that were too large for a
+    number, are infinite too.
     """
     if runs.empty:
         return runs.assign(**dict.fromkeys(AT, pd.Series(dtype=float)))
@@ -52,7 +52,11 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
             found[name].append(read[name.removeprefix("metrics.")])
     lost = runs["status"].astype(object) == "diverged"
     runs = runs.assign(**{name: pd.Series(v, runs.index).mask(lost, math.inf) for name, v in found.items()})
-    return runs.assign(**{name: runs[name].mask(lost, math.inf) for name in OWN if name in runs})
+    for name in OWN:
+        if name in runs:
+            blown = runs[name].isna() & (runs["status"].astype(object) == "finished")
+            runs = runs.assign(**{name: runs[name].mask(lost | blown, math.inf)})
+    return runs
 
 
 def at_best(curves: Any) -> int | None:
@@ -63,6 +67,6 @@ def at_best(curves: Any) -> int | None:
 
 def value_at(curves: Any, name: str, index: int | None) -> float:
     values = (curves or {}).get(name) or ()
-    if index is None or not 0 <= index < len(values) or values[index] is None:
+    if index is None or not 0 <= index < len(values):
         return math.nan
-    return float(values[index])
+    return math.inf if values[index] is None else float(values[index])  # null: too large for a number

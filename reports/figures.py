@@ -587,6 +587,40 @@ def panels(
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text or 'No runs yet.'}")
 
 
+def clouds(
+    name: str, title: str, found: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]
+) -> str:
+    """Point clouds side by side with common axes, a panel for each name: {panel: {cloud: (x, y)}}."""
+    fig, axes = _new(3.1 * len(found) + 0.4, 3.2, 1, len(found), sharex=True, sharey=True, squeeze=False)
+    labels = list(dict.fromkeys(label for group in found.values() for label in group))
+    with matplotlib.rc_context(STYLE):
+        for ax, (heading, group) in zip(axes.flat, found.items(), strict=True):
+            for label, (x, y) in group.items():
+                i = labels.index(label)
+                style = {
+                    "color": KINDS[1 + i % 4],
+                    "marker": "ox^s"[i % 4],
+                    "ms": 3,
+                    "ls": "none",
+                    "alpha": 0.6,
+                }
+                ax.plot(x, y, label=label, **style)
+            ax.set_title(heading, fontsize=9)
+            ax.tick_params(labelbottom=False, labelleft=False)
+        fig.suptitle(title, fontsize=10)
+        fig.legend(
+            *axes.flat[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.04), ncols=4
+        )
+    told = []
+    for heading, group in found.items():
+        middles = {k: (sum(x) / len(x), sum(y) / len(y)) for k, (x, y) in group.items() if len(x)}
+        told.append(
+            f"{heading}: "
+            + ", ".join(f"{k} around ({number(a)}, {number(b)})" for k, (a, b) in middles.items())
+        )
+    return to_svg(fig, name, title, f"Features in a plane. {'; '.join(told)}.")
+
+
 def critical_difference(
     name: str,
     title: str,

@@ -46,6 +46,7 @@ FEWEST = 3  # fewer seeds than this give no verdict
 HOW = [
     "crossed",
     "sets",
+    "partly",
     "binomial",
     "seeds",
     "share",
@@ -325,6 +326,9 @@ def contrast(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Est
             found.append(own.scaled(weight))
     if len(found) == len(weights) == 1:
         return found[0]
+    scored = [name for name, group in groups.items() if name and any(samples[cell].scores for cell in group)]
+    if "" in groups and len(scored) == 1:  # other metrics of the same runs, as training beside validation
+        groups[scored[0]].update(groups.pop(""))
     found += [_paired(group, samples) for group in groups.values()]
     parts = tuple(part for estimate in found for part in estimate.parts)
     how = max((estimate.how for estimate in found), key=HOW.index)
@@ -344,12 +348,32 @@ def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Esti
                 return whole
             return replace(whole, parts=((math.inf, 1),))  # no spread of ranks at all is no certainty
     values = [sum(w * samples[cell].values[seed] for cell, w in weights.items()) for seed in seeds]
+    if part := _example_part(weights, samples, seeds):
+        n, mean = len(values), sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / (n - 1) / n if n > 1 else math.inf
+        return Estimate(mean, ((variance, max(n - 1, 1)), part), n, "partly")
     n, mean = len(values), sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / (n - 1) / n if n > 1 else math.inf
     parts = [(variance, max(n - 1, 1)), *_binomial(weights, samples)]
     if sum(part for part, _ in parts) == 0:
         parts = [(math.inf, 1)]  # seeds without any spread are no ground for certainty
     return Estimate(mean, tuple(parts), n, "binomial" if len(parts) > 1 else "seeds")
+
+
+def _example_part(
+    weights: Mapping[Any, float], samples: Mapping[Any, Sample], seeds: Sequence[int]
+) -> tuple[float, float] | None:
+    """(variance, df) of another draw of examples, of those cells of a contrast that have scores; None where
+    none or all have. The seeds' variance of the whole contrast goes beside it: it pairs what it can.
+    """
+    scored = {cell: w for cell, w in weights.items() if set(seeds) <= set(samples[cell].scores)}
+    if not scored or len(scored) == len(weights) or not seeds:
+        return None
+    found = [np.stack([samples[cell].points(seed, w) for seed in seeds]) for cell, w in scored.items()]
+    if len({x.shape for x in found}) > 1 or found[0].shape[1] < 2:
+        return None
+    means = sum(found[1:], found[0]).mean(0)
+    return float(means.var(ddof=1)) / len(means), float(len(means) - 1)
 
 
 def _unpaired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:

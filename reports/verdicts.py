@@ -142,6 +142,7 @@ def finite(value: float) -> float | None:
 
 HOW = {
     "crossed": "paired by seed and test example",
+    "partly": "paired by seed; the text's sampling error of the perplexities that have it added",
     "sets": "paired by seed and data set",
     "binomial": "paired by seed, binomial test-set error added",
     "seeds": "paired by seed; the test set's sampling error has no part in this metric",

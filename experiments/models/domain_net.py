@@ -6,6 +6,7 @@ Each has `features(x)`, its penultimate layer [B, D], and is called for logits [
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def on_features(shape: Sequence[int], classes: int, norm: Callable[[int, int], n
 
 def googlenet(classes: int, weights: str | None) -> Net:
     """GoogLeNet of torchvision, which has batch normalisation, without its auxiliary heads; a new last layer.
-    `weights`: null, or the file of its ImageNet weights. ValueError where the file is not that.
+    `weights`: null (initial ones); a file of its ImageNet weights; or imagenet, that file where torchvision
+    or the user's data root has it. ValueError, one line, where there is no such file.
 
     The three groups of inception modules that the source freezes and those that it trains are `groups`.
     """
@@ -103,10 +105,25 @@ def googlenet(classes: int, weights: str | None) -> Net:
 
     net: Any = build(weights=None, aux_logits=False, init_weights=weights is None, transform_input=False)
     if weights is not None:
-        net.load_state_dict(read_weights(Path(weights)), strict=True)
+        net.load_state_dict(read_weights(found(weights)), strict=True)
     head = nn.Linear(net.fc.in_features, classes)
     net.fc = nn.Identity()
     return Net(net, head)
+
+
+def found(weights: str) -> Path:
+    """The file: as given or, of imagenet, in torch's hub folder or the data root."""
+    if weights != "imagenet":
+        return Path(weights).expanduser()
+    name = f"googlenet-{IMAGENET}.pth"
+    folders = [Path(torch.hub.get_dir()) / "checkpoints", Path(os.environ.get("BN_DATA_ROOT") or ".")]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"weights=imagenet: put {name} from https://download.pytorch.org/models/ into {folders[0]}, or give"
+        " model.weights=FILE"
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

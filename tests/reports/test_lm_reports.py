@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reports import claims, epochs, published, readme, site, snapshot, store, tables
@@ -162,6 +163,32 @@ def test_divergence_counts_as_a_guess(tmp_path):
     )
 
 
+def test_training_beside_validation_is_paired_by_seed(built):
+    """The gap's interval (T8.C6): the seeds' spread of the whole contrast, and beside it that of another draw
+    of text, not the spreads of training and of validation as if they were other runs.
+    """
+    found = {c.id: c for c in report_of(built[0] / "runs").claims}["T8.C6"].components[0]
+    gaps = {}
+    for row in ("small", "small_bn"):
+        gaps[row] = [make.figures(row, s)[1] - make.figures(row, s)[0] for s in range(3)]
+    differences = [b - a for a, b in zip(*gaps.values(), strict=True)]
+    assert found.margin == pytest.approx(sum(differences) / 3)
+    noise = np.random.default_rng(7).standard_normal(make.BLOCKS)
+    text = 8 * noise.std(ddof=1) / math.sqrt(make.BLOCKS)  # of the plain row, which alone has scores there
+    assert found.high - found.low < 2 * 3.2 * text and found.high - found.low > 2 * 1.9 * text
+
+
+def test_a_perplexity_too_large_for_a_number_counts(tmp_path):
+    made = [make.record("small", s) for s in range(3)] + [make.record("small_bn", s) for s in range(3)]
+    made[4]["metrics"]["test_ppl"] = made[4]["metrics"]["val_ppl"] = None
+    made[4]["curves"]["val_ppl"] = [None] * make.EPOCHS
+    make.write(tmp_path, made)
+    report = report_of(tmp_path)
+    for metric in ("val_ppl", "val_ppl_at", "test_ppl"):
+        found = cell(report, "small_bn", metric)
+        assert (found["n"], found["missed"]) == (3, 1), metric
+
+
 def test_where_a_run_is_shorter_than_the_epoch(tmp_path):
     made = [make.record("small", 0)]
     short = make.record("small_bn", 0)
@@ -174,7 +201,7 @@ def test_where_a_run_is_shorter_than_the_epoch(tmp_path):
 
 @pytest.mark.parametrize("curve", [None, {}, {"val_ppl": []}, {"val_ppl": [None, None]}])
 def test_no_best_epoch(curve):
-    assert epochs.at_best(curve) is None and math.isnan(epochs.value_at(curve, "val_ppl", 0))
+    assert epochs.at_best(curve) is None and not math.isfinite(epochs.value_at(curve, "val_ppl", 0))
 
 
 # ---- the whole way -----------------------------------------------------------------------------------------
@@ -215,7 +242,7 @@ def test_the_interval_of_a_validation_perplexity_covers_another_text(built):
     assert (train["high"] - train["low"]) / 2 == pytest.approx(of_seeds, rel=1e-3)
 
 
-def test_other_normalisers_are_labelled_and_read_at_their_own_best_epoch(tmp_path):
+def test_other_normalisers_are_labelled(tmp_path):
     made = list(make.records())
     made += [make.record("medium", seed, norm="lstm_layer") for seed in range(3)]
     make.write(tmp_path, made)

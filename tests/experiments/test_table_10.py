@@ -1,0 +1,285 @@
+"""Table 10: one network for many methods and targets, target labels that only score, what cannot run."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data import DataSet
+from experiments import adapting, transfer
+from experiments import table_10_adabn as t10
+from experiments.config import BadInput, Data, Norm, Optimizer
+from experiments.models import domain_net as nets
+
+CPU = torch.device("cpu")
+
+
+def dataset(shift=1.0, n=48, m=30, classes=3, seed=0):
+    """Pictures whose class is the place of a bright square; the target is `shift` times as bright."""
+    r = np.random.default_rng(seed)
+
+    def part(count, factor):
+        y = torch.from_numpy(r.integers(0, classes, count))
+        x = r.integers(0, 60, (count, 3, 8, 8))
+        for i, label in enumerate(y.tolist()):
+            x[i, :, 2 * label : 2 * label + 3, 1:6] += 90
+        return torch.from_numpy(np.clip(x * factor, 0, 255)).to(torch.uint8), y
+
+    (a, b), (c, d), (e, f) = part(n, 1.0), part(12, 1.0), part(m, shift)
+    names = tuple("abc"[:classes])
+    return DataSet("pair", a, b, c, d, e, f, names, "print", "", "", (), "error", x_target=e)
+
+
+def run(method="source", norm="batch", source="textured", target="blurred", images=None, **changes):
+    options = {"source": source, "target": target, "images": images}
+    model = t10.Network(changes.pop("model", "domain_net"), changes.pop("width", 0.125), None)
+    data = Data(changes.pop("data", "digit_domains"), 0.1, None, None, options)
+    optimizer = Optimizer("SGD", changes.pop("lr", 0.05), 0.0, {"momentum": 0.9})
+    weight = changes.pop("weight", 1.0 if method in t10.WITH_TARGET else 0.0)
+    parts = data, model, Norm(norm, changes.pop("norm_options", {})), optimizer
+    made = t10.Run("T10", *parts, method, 5, weight, 0, 16, 3, 0)
+    return t10.check(replace(made, **changes))
+
+
+def finished(runs, data):
+    state = t10.State(runs, data, CPU)
+    *_, (_, metrics) = t10.train(state)
+    return state, metrics
+
+
+def test_rows_and_columns():
+    assert t10.cell(run()) == ("source", "aw")
+    assert t10.cell(run("adabn", images=16)) == ("adabn_16", "aw")
+    assert t10.cell(run("coral", source="textured+colour")) == ("coral", "ad_w")
+    assert t10.cell(run("sa", source="plain", target="inverted")) == ("sa", "plain_inverted")
+    office = {"data": "office_caltech", "source": "amazon", "target": "dslr"}
+    assert t10.cell(run("adabn", norm="renorm", **office)) == ("adabn_renorm", "ad")
+    features = {**office, "data": "office_features", "model": "features"}
+    assert t10.cell(run("gfk", **features)) == ("gfk", "ad_features")
+
+
+def test_methods_on_one_network_are_one_training_and_give_what_they_give_alone():
+    data = dataset(0.5)
+    runs = [run(m) for m in t10.ON_NETWORK]
+    state, together = finished(runs, [data] * len(runs))
+    for k, one in enumerate(runs):
+        alone, metrics = finished([one], data)
+        assert metrics["test_accuracy"][0] == together["test_accuracy"][k], one.method
+        for p, q in zip(alone.model.state_dict().values(), state.model.state_dict().values(), strict=True):
+            assert torch.equal(p, q)
+    assert together["test_accuracy"][0] == 100 - 100 * together["wrong"][0].double().mean().item()
+
+
+def test_members_may_have_targets_of_different_sizes():
+    sets = [dataset(0.5, m=30), dataset(0.5, m=20)]
+    sets[1] = replace(sets[1], **{k: getattr(sets[0], k) for k in ("x_train", "y_train", "x_val", "y_val")})
+    _, metrics = finished([run("adabn"), run("adabn", target="colour")], sets)
+    assert [len(w) for w in metrics["wrong"]] == [30, 20]
+
+
+def test_adabn_by_its_formula():
+    """Every layer normalised by all target pictures' statistics at its input, written out layer by layer."""
+    data = dataset(0.4)
+    state, metrics = finished([run("adabn")], data)
+    state.net.eval()
+    x = data.x_target.double() / 255
+    body = [
+        m for part in state.model.double().body for m in (part if isinstance(part, nn.Sequential) else [part])
+    ]
+    with torch.no_grad():
+        for layer in body:
+            if isinstance(layer, nn.BatchNorm2d):
+                n = x.numel() / x.shape[1]
+                mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0) * n / (n - 1)
+                x = (x - mean[:, None, None]) / (var[:, None, None] + layer.eps).sqrt()
+                x = x * layer.weight[:, None, None] + layer.bias[:, None, None]
+            else:
+                x = layer(x)
+        wrong = state.model.head(x).argmax(1) != data.y_test
+    assert metrics["test_accuracy"][0] == pytest.approx(100 - 100 * wrong.double().mean().item())
+
+
+def test_adabn_undoes_a_change_of_brightness():
+    """Of a darker copy of the same pictures: the source network fails, the adapted one does not."""
+    source = dataset(1.0, n=90)
+    dark = dataset(0.35, n=90)
+    data = replace(source, x_test=dark.x_test, y_test=dark.y_test, x_target=dark.x_test)
+    _, metrics = finished([run(m, epochs=12) for m in ("source", "adabn")], data)
+    assert metrics["test_accuracy"][1] > 90 and metrics["test_accuracy"][1] >= metrics["test_accuracy"][0]
+
+
+@pytest.mark.parametrize("method", t10.METHODS)
+def test_no_label_of_the_target_reaches_a_prediction(method):
+    """With other labels the same pictures are predicted alike: only who is right changes."""
+    data = dataset(0.5)
+    other = replace(data, y_test=(data.y_test + 1) % 3)
+    states = [finished([run(method)], d) for d in (data, other)]
+    for p, q in zip(*(s.model.state_dict().values() for s, _ in states), strict=True):
+        assert torch.equal(p, q)
+    hits = [~m["wrong"][0] for _, m in states]
+    assert not (hits[0] & hits[1]).any()  # right by one labelling is wrong by the other
+
+
+@pytest.mark.parametrize("method", t10.METHODS)
+def test_every_method_trains_in_batches_of_one_domain(method):
+    data = dataset(0.6)
+    data = replace(data, domain_train=torch.arange(len(data.y_train)) % 2)
+    state, metrics = finished([run(method, source="textured+colour", batch_size=8)], data)
+    assert 0 <= metrics["test_accuracy"][0] <= 100 and math.isfinite(metrics["train_loss"][0])
+    for rows in state.order():
+        assert len(set(data.domain_train[rows].tolist())) == 1
+    assert state.steps_per_epoch == len(state.order())
+
+
+def test_a_source_smaller_than_a_batch_is_one_batch():
+    state = t10.State([run(batch_size=200)], dataset(), CPU)
+    assert [len(rows) for rows in state.order()] == [48]
+
+
+def test_second_losses_written_out():
+    data = dataset(0.6)
+    for method in t10.WITH_TARGET:
+        state = t10.State([run(method, weight=0.5)], data, CPU)
+        features = torch.randn(10, state.model.head.in_features, requires_grad=True)
+        loss = t10.second_loss(state, features, step=4)
+        generator = torch.Generator().manual_seed(4 * 2 + 1)
+        index = torch.randint(30, (10,), generator=generator)
+        others = state.model.features(data.x_target[index].float() / 255).detach()
+        if method == "deep_coral":
+            gap = torch.cov(features.T.detach()) - torch.cov(others.T)
+            assert loss.item() == pytest.approx(
+                0.5 * gap.square().sum().item() / 4 / gap.shape[0] ** 2, rel=1e-3
+            )
+        else:
+            logits = state.second(torch.cat([features.detach(), others])).squeeze(1)
+            wanted = nn.functional.softplus(torch.cat([-logits[:10], logits[10:]])).mean()
+            assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
+            reversed_ = torch.autograd.grad(loss, features)[0]
+            plain = torch.autograd.grad(
+                nn.functional.softplus(-state.second(features).squeeze(1)).sum() / 20, features
+            )[0]
+            strength = 0.5 * (2 / (1 + math.exp(-10 * 4 / (3 * 3))) - 1)
+            torch.testing.assert_close(reversed_, -strength * plain, rtol=1e-3, atol=1e-7)
+
+
+def test_divergence_of_a_layer_is_that_of_its_outputs():
+    data = dataset(0.5)
+    state, _ = finished([run("adabn")], data)
+    before, after = (state.extras[f"divergence_{w}"][0] for w in ("before", "after"))
+    assert len(before) == 6 and len(state.extras["plane_before"][0]) == 2 * (48 + 30)
+    first = state.model.body[1][1]
+    seen = []
+    handle = first.register_forward_hook(lambda m, a, y: seen.append(y.detach().double().numpy()))
+    state.net.eval()
+    with torch.no_grad():
+        for x in (data.x_train, data.x_target):
+            state.model(x.float() / 255)
+    handle.remove()
+    assert before[0] == pytest.approx(transfer.symmetric_kl(*seen), rel=1e-3)
+    assert after[0] < before[0]
+
+
+def test_resuming_changes_nothing():
+    data = dataset(0.5)
+    runs = [run("adabn"), run("coral")]
+    whole, wanted = finished(runs, data)
+    state = t10.State(runs, data, CPU)
+    steps = t10.train(state)
+    next(steps)
+    saved = state.state_dict()
+    again = t10.State(runs, data, CPU)
+    again.load_state_dict(saved)
+    *_, (_, metrics) = t10.train(again)
+    assert metrics["test_accuracy"] == wanted["test_accuracy"]
+    done = t10.State(runs, data, CPU)
+    done.load_state_dict(whole.state_dict())
+    assert done.extras == whole.extras and done.extras["divergence_after"][0]
+
+
+@pytest.mark.parametrize("method", t10.METHODS)
+def test_divergence_is_a_result(method):
+    _, metrics = finished([run(method, lr=1e20)], dataset(0.5))
+    assert not math.isfinite(metrics["train_loss"][0])
+    assert metrics["test_accuracy"] == [0.0]
+
+
+def test_what_cannot_run_is_one_line():
+    data = dataset()
+    for made, says in (
+        (lambda: t10.State([run("adabn", norm="none")], data, CPU), "network without batch normalization"),
+        (lambda: t10.State([run("adabn_coral", norm="group")], data, CPU), "has no statistics"),
+        (lambda: run(model="googlenet", norm="group"), "batch normalization of its own"),
+        (lambda: run(model="googlenet", norm="batch", norm_options={"eps": 1.0}), "of its own"),
+        (lambda: run(method="coralle"), "choose one of source"),
+        (lambda: run(images=3), "takes no number of target pictures"),
+        (lambda: run(weight=1.0), "no second loss"),
+        (lambda: run(model="features"), "data=office_features"),
+        (lambda: run(data="mnist"), "pairs of domains"),
+        (lambda: run(dims=0), "dimensions of a subspace"),
+        (lambda: t10.State([run()], replace(data, x_train=data.x_train[:, :, :4, :4]), CPU), "at least 8x8"),
+    ):
+        with pytest.raises(BadInput) as e:
+            made()
+        assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_given_features_of_a_single_target_row(tmp_path):
+    x = torch.randn(20, 6)
+    y = torch.arange(20) % 2
+    data = DataSet(
+        "f", x, y, x[:4], y[:4], x[:1], y[:1], ("a", "b"), "p", "", "", (), "error", x_target=x[:1]
+    )
+    office = {"data": "office_features", "model": "features", "source": "amazon", "target": "dslr"}
+    with pytest.raises(BadInput, match="1 target rows; statistics need 2"):
+        t10.State([run("adabn", **office)], data, CPU)
+    _, metrics = finished([run("source", **office)], data)
+    assert metrics["test_accuracy"][0] in (0.0, 100.0)
+
+
+def test_weights_of_googlenet_are_the_right_file_or_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("BN_DATA_ROOT", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    empty = tmp_path / "empty.pth"
+    empty.touch()
+    for weights, says in (("imagenet", "put googlenet-1378be20.pth"), (str(empty), "is not torchvision's"),
+                          (str(tmp_path / "none.pth"), "No such file")):  # fmt: skip
+        with pytest.raises(ValueError, match=says) as e:
+            nets.googlenet(3, weights)
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.slow
+def test_googlenet_keeps_its_first_groups():
+    """Neither weights nor statistics up to inception 3b move; those of 4 and 5 and the new layer do."""
+    data = dataset(n=8, m=4)
+    grown = {k: nn.functional.interpolate(getattr(data, k).float(), 64).to(torch.uint8)
+             for k in ("x_train", "x_val", "x_test", "x_target")}  # fmt: skip
+    data = replace(data, **grown)
+    state = t10.State([run(model="googlenet", epochs=1, batch_size=8)], data, CPU)
+    before = {k: v.clone() for k, v in state.model.state_dict().items()}
+    list(t10.train(state))
+    for name, value in state.model.state_dict().items():
+        moves = "inception4" in name or "inception5" in name or name.startswith("head")
+        if not moves:
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(state.model.head.weight, before["head.weight"])
+
+
+def test_a_network_in_evaluation_sees_no_batch():
+    """Predictions of AdaBN do not depend on how the target is cut into pieces."""
+    data = dataset(0.5)
+    state, _ = finished([run("adabn")], data)
+    state.net.eval()
+    with adapting.target_statistics(state.model, data):
+        whole = adapting.of_all(state.model, data.x_test)
+    small = replace(data)
+    old, adapting.PIECE = adapting.PIECE, 7
+    try:
+        with adapting.target_statistics(state.model, small):
+            pieces = adapting.of_all(state.model, data.x_test)
+    finally:
+        adapting.PIECE = old
+    torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
