@@ -105,8 +105,7 @@ def outputs(net: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-    means = [(n[0], total / n, square / n) for n, total, square in sums]
-    return [(mean, (square - mean.square()).clamp(min=0)) for _, mean, square in means]
+    return [(total / n, (square / n - (total / n).square()).clamp(min=0)) for n, total, square in sums]
 
 
 def divergence(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> list[float]:

@@ -248,8 +248,9 @@ def drop_unfit(
             kept.append(p)
             continue
         built = [config.identity(part) for part in (run.norm, run.model, run.optimizer)]
-        placement = getattr(run, "placement", None)  # where the layers stand, in tables that vary it
-        key = config.canonical([built, placement, run.data.name, run.data.options])
+        # where the layers stand and what is done with the network, in tables that vary it
+        more = [getattr(run, name, None) for name in ("placement", "method")]
+        key = config.canonical([built, more, run.data.name, run.data.options])
         if key not in tried:
             tried[key] = why = why_unfit(p, compose)
             if why and run.norm.name not in own:
@@ -260,7 +261,7 @@ def drop_unfit(
                 lines.append(f"{' '.join(parts)}: cannot be built for {run.data.name}: {why}")
         if tried[key] is None:
             kept.append(p)
-    return kept, lines
+    return kept, list(dict.fromkeys(lines))
 
 
 def why_unfit(point: Point, compose: Compose) -> str | None:

@@ -249,8 +249,8 @@ def evaluated(state: State) -> dict[str, Any]:
     """Perplexities after an epoch. Of training: over the epoch, as it went, with dropout and batch
     statistics; as the source has it, the mean of the windows'; and of the trained network without dropout,
     over as many words from the start as the validation part has. Of validation and test: with running
-    statistics; with the source's mixture; and with the mixture the mean of the windows' perplexities. A
-    network without batch statistics has one figure for the first two.
+    statistics; with the source's mixture; and with the mixture the mean of the windows' perplexities. There
+    is a mixture for BN of the input alone: other networks have their own rule's figure in both places.
     """
     import torch
 

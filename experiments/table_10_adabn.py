@@ -82,10 +82,6 @@ def check(run: Run) -> Run:
     of_features = run.data.name == "office_features"
     must((m.name == "features") == of_features, "model", m.name, "model=features is for data=office_features")
     must(math.isfinite(m.width) and 0 < m.width <= 8, "model.width", m.width, "a factor above 0, up to 8")
-    plain = run.norm.name == "batch" and not run.norm.options
-    must(
-        m.name != "googlenet" or plain, "norm", run.norm.name, "googlenet has batch normalization of its own"
-    )
     must(run.method in METHODS, "method", run.method, f"choose one of {', '.join(METHODS)}")
     must(1 <= run.dims <= 10_000, "dims", run.dims, "dimensions of a subspace, from 1")
     must(math.isfinite(run.weight) and run.weight >= 0, "weight", run.weight, "must be 0 or above")
@@ -243,6 +239,8 @@ def built(run: Run, data: Any) -> Any:
         return norms.build(run.norm.name, channels, dim=dim, **run.norm.options)
 
     m, shape, classes = run.model, data.x_train.shape[1:], len(data.classes)
+    if m.name == "googlenet" and (run.norm.name != "batch" or run.norm.options):
+        raise BadInput(f"norm={run.norm.name}: googlenet has batch normalization of its own; give norm=batch")
     try:
         if m.name == "features":
             return nets.on_features(shape, classes, norm)

@@ -36,12 +36,6 @@ def finite(*parts: Any) -> tuple[Features, ...]:
 # ---- alignment: `target` are the rows that statistics are taken of, `scored` those to be classified -------
 
 
-def none(source: Any, target: Any, scored: Any) -> Aligned:
-    """As they are."""
-    a, c = finite(source, scored)
-    return a, c
-
-
 def coral(source: Any, target: Any, scored: Any) -> Aligned:
     """CORAL (Sun, Feng & Saenko, arXiv 1511.05547): X_S C_S^(-1/2) C_T^(1/2), C = cov + I. Features of each
     domain are centred before, as the target's mean would else stay a shift between them.
@@ -111,9 +105,7 @@ def geodesic_flow(source: Any, target: Any, scored: Any, dims: int = 20) -> Alig
     return a @ L, c @ L
 
 
-ALIGN: dict[str, Callable[..., Aligned]] = {
-    "none": none, "coral": coral, "sa": subspace_alignment, "gfk": geodesic_flow,
-}  # fmt: skip
+ALIGN: dict[str, Callable[..., Aligned]] = {"coral": coral, "sa": subspace_alignment, "gfk": geodesic_flow}
 
 
 # ---- classification ---------------------------------------------------------------------------------------

@@ -37,17 +37,18 @@ def deviations(runs: pd.DataFrame, paper: dict[str, Any], published: Published) 
             if own.get(name) != theirs.get(name):
                 change = (name.removeprefix("config."), plain(theirs.get(name)), plain(own.get(name)))
                 found.setdefault(change, {}).setdefault(column, set()).add(row)
+    order = [*published.data_columns, *sorted(ran_rows.keys() - {*published.data_columns})]
+    places = ["all", *order]  # a grid may have columns that nobody has printed
     listed = []
     for (name, told, ran), where in found.items():
         whole = [column for column in where if where[column] == ran_rows[column]]
         if whole:
-            names = ordered(whole, published.data_columns)
+            names = ordered(whole, order)
             named = "all" if len(whole) == len(ran_rows) > 1 else ", ".join(names)
             listed.append((named, name, told, ran, "all"))
         for column in where.keys() - set(whole):
             rows = ordered(where[column], [row.id for row in published.rows])
             listed.append((column, name, told, ran, ", ".join(rows)))
-    places = ["all", *published.data_columns]
     listed.sort(key=lambda d: (d[1], [places.index(c) for c in d[0].split(", ")], d[2], d[3]))
     return pd.DataFrame(listed, columns=DEVIATIONS)
 

@@ -12,7 +12,9 @@ layout with both factors random, and
 
 which covers another draw of seeds *and* another draw of test examples. The same layout takes real-valued
 `scores` whose mean over the "examples" is the metric: the rank of a method on each data set (another draw of
-data sets), an AUC as the mean of its influence values. Without masks or scores the seeds' variance of the
+data sets), an AUC as the mean of its influence values. Where some cells of a contrast have scores and others
+of the same runs cannot (training beside validation), MS_seed / nN is the whole contrast's variance over
+seeds and the rest the scored cells'. Without masks or scores the seeds' variance of the
 contrast is taken and the binomial weight^2 p (1 - p) / N of each cell is added (conservative: it
 ignores that cells share their test examples). Metrics that are no mean over examples (epochs, variances)
 know the seeds' variance only.
@@ -348,12 +350,10 @@ def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Esti
                 return whole
             return replace(whole, parts=((math.inf, 1),))  # no spread of ranks at all is no certainty
     values = [sum(w * samples[cell].values[seed] for cell, w in weights.items()) for seed in seeds]
-    if part := _example_part(weights, samples, seeds):
-        n, mean = len(values), sum(values) / len(values)
-        variance = sum((value - mean) ** 2 for value in values) / (n - 1) / n if n > 1 else math.inf
-        return Estimate(mean, ((variance, max(n - 1, 1)), part), n, "partly")
     n, mean = len(values), sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / (n - 1) / n if n > 1 else math.inf
+    if part := _example_part(weights, samples, seeds):
+        return Estimate(mean, ((variance, max(n - 1, 1)), part), n, "partly")
     parts = [(variance, max(n - 1, 1)), *_binomial(weights, samples)]
     if sum(part for part, _ in parts) == 0:
         parts = [(math.inf, 1)]  # seeds without any spread are no ground for certainty
@@ -363,17 +363,18 @@ def _paired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Esti
 def _example_part(
     weights: Mapping[Any, float], samples: Mapping[Any, Sample], seeds: Sequence[int]
 ) -> tuple[float, float] | None:
-    """(variance, df) of another draw of examples, of those cells of a contrast that have scores; None where
-    none or all have. The seeds' variance of the whole contrast goes beside it: it pairs what it can.
+    """(variance, df) of another draw of examples, of those cells of a contrast that have scores, where some
+    have and some have not (training beside validation); else None. What the seeds' variance of the whole
+    contrast is added to: that pairs by seed what belongs together.
     """
     scored = {cell: w for cell, w in weights.items() if set(seeds) <= set(samples[cell].scores)}
-    if not scored or len(scored) == len(weights) or not seeds:
+    if not scored or len(scored) == len(weights) or len(seeds) < 2:
         return None
     found = [np.stack([samples[cell].points(seed, w) for seed in seeds]) for cell, w in scored.items()]
     if len({x.shape for x in found}) > 1 or found[0].shape[1] < 2:
         return None
-    means = sum(found[1:], found[0]).mean(0)
-    return float(means.var(ddof=1)) / len(means), float(len(means) - 1)
+    _, _, of_examples = two_way(sum(found[1:], found[0]))
+    return float(of_examples), float(found[0].shape[1] - 1)
 
 
 def _unpaired(weights: Mapping[Any, float], samples: Mapping[Any, Sample]) -> Estimate:

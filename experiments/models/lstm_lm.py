@@ -13,8 +13,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import norms
 
-# Rows of the softmax at a time: 200 x 10,000 figures stay in the cache (measured: 100 to 400 are alike, all
-# 700 of a window take a quarter longer and five times the memory).
+# Rows of the softmax at a time: 200 x 10,000 figures are 8 MB. Against the logits of a whole window at once,
+# half the memory and about the same time (bench_lstm_lm.py).
 ROWS = 200
 INSIDE = ("lstm_batch", "lstm_recurrent_batch", "lstm_layer")  # normalisers that are LSTMs themselves
 FITTING = ("none", *INSIDE, "weight_norm")
@@ -147,8 +147,8 @@ def _own(path: str, hidden: int, layers: int, dropout: float, options: dict[str,
 class _SummedLoss(torch.autograd.Function):
     """sum_n -log softmax(W x_n + b)[y_n], and its gradients, ROWS examples at a time.
 
-    A window of the small model has 700 x 10,000 logits, which with their log-softmax and its gradient go
-    through memory many times and are most of its training time. Here the gradient p - onehot(y) is made where
+    A window of 35 words has 700 x 10,000 logits, which with their log-softmax and its gradient go through
+    memory many times. Here the gradient p - onehot(y) is made where
     the logits are, in the forward pass, and only x's, W's and b's are kept.
     """
 

@@ -167,6 +167,18 @@ def test_a_trial_of_a_language_model(composed, tmp_path):
         assert found is None if why is None else why in found, found
 
 
+def test_another_normaliser_drops_the_methods_that_cannot_do_with_it(composed, tmp_path):
+    """AdaBN needs batch statistics, the others on the same network do not; said once."""
+    words = ["table=T10", "profile=smoke", "column=aw", "norm=group", f"data.cache={tmp_path}"]
+    cfg = sweep.settings(words, composed)
+    points = sweep.grid.points(words, composed)
+    kept, lines = sweep.drop_unfit(points, words, cfg, composed)
+    methods = ["source", "coral", "sa", "gfk", "deep_coral", "dann"]
+    assert [p.run.method for p in kept] == methods and len(lines) == 2
+    assert all("has no statistics to adapt" in line for line in lines)
+    assert all(sweep.grid.paper_config(p, composed) is not None for p in kept)
+
+
 def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, tmp_path):
     """Another value of a switch of the recipe makes another row of what was typed as row=bn_x5."""
     asked = []

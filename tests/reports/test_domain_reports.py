@@ -8,6 +8,7 @@ import pytest
 from reports import claims, published, site, store
 from reports.analysis import analyse
 from reports.claims import table_10
+from reports.deviations import deviations
 from reports.pages import table_10 as page
 from tests.reports import synthetic
 from tests.reports.html_checks import check_site
@@ -15,7 +16,7 @@ from tests.reports.html_checks import check_site
 T10 = published.load("T10")
 CLAIMS = claims.of("T10")
 NOWHERE = Path("does-not-exist")
-WORDS = {"a": "amazon", "d": "dslr", "w": "webcam"}
+WORDS = {"a": "amazon", "d": "dslr", "w": "webcam", "c": "caltech10"}
 # row -> accuracy on aw, dw, wd, ad, da, wa; a seed adds to all, to each row a little differently
 OURS = {
     "source": (60, 90, 95, 62, 50, 48), "coral": (62, 91, 96, 64, 51, 49),
@@ -61,7 +62,10 @@ def record(row, column, accuracy, seed):
 def write(runs, seeds=3, rows=tuple(OURS)):
     made, points = [], []
     for row in rows:
-        for column, accuracy in zip(table_10.SIX, OURS[row], strict=False):
+        # ac: a column of ours, which the source does not have
+        for column, accuracy in zip(
+            (*table_10.SIX, "ac"), (*OURS[row][:6], *([40] if len(OURS[row]) == 6 else [])), strict=False
+        ):
             made += [record(row, column, accuracy, seed) for seed in range(seeds)]
             cfg = {k: v for k, v in made[-1]["config"].items() if k != "seed"}
             points.append({"row": row, "column": column, "config": cfg})
@@ -115,8 +119,19 @@ def test_verdicts_gains_and_page_on_generated_runs(tmp_path):
     own = page.section(report, {})
     assert own["gains"][3]["printed"] == "+1.1" and own["apart"][0]["before_printed"] == "0.0716"
     site.build(tmp_path / "runs", tmp_path / "out", NOWHERE)
+    assert {"amazon", "caltech10"} <= set(page.domains(report)[0])
     text = check_site(tmp_path / "out")["table_10.html"].text
     assert "missing from the text at hand" in text and "Transductive" in text
+
+
+def test_a_deviation_in_a_column_that_nobody_printed(tmp_path):
+    write(tmp_path, rows=("source", "adabn"))
+    runs = report_of(tmp_path).runs
+    key = runs["paper"].astype(object).iloc[0]
+    aw = record("source", "aw", 60, 0)["config"]
+    found = deviations(runs, {key: {k: v for k, v in aw.items() if k != "seed"}}, T10)
+    targets = found[found["key"] == "data.options.target"]
+    assert sorted(targets["ran"]) == ["amazon", "caltech10", "dslr"] and "ac" in set(targets["column"])
 
 
 def test_a_page_without_records_and_with_one_row(tmp_path):

@@ -266,6 +266,26 @@ def test_coverage_with_seed_and_example_effects(n, sizes):
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("sizes", [(0.3, 0.0), (0.2, 0.3), (0.3, 1.0), (0.0, 1.0)], ids=str)
+def test_coverage_where_one_cell_has_scores_and_the_other_has_none(n, sizes):
+    """Validation minus training: x[s, e] as above, training with the run's effect and some of its own."""
+    rng = np.random.default_rng(30 + n)
+    held = 0
+    for _ in range(2000):
+        a, b = rng.normal(0, sizes[0], (n, 1)), rng.normal(0, sizes[1], 60)
+        x = 0.7 + a + b + rng.standard_normal((n, 60))
+        training = 0.2 + 0.8 * a[:, 0] + rng.normal(0, 0.1, n)
+        found = {
+            "val": Sample(dict(enumerate(x.mean(1))), test_set="text", scores=dict(enumerate(x))),
+            "train": Sample(dict(enumerate(training))),
+        }
+        estimate = contrast({"val": 1.0, "train": -1.0}, found)
+        low, high = estimate.limits(0.025, 0.025)
+        held += low <= 0.5 <= high
+    assert estimate.how == "partly" and 0.93 <= held / 2000 <= 0.97, held
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("skill", [0.0, 0.15])
 def test_false_verdicts_on_masks_of_two_equal_methods(n, skill):
     """Wrong/right of two methods alike in every respect: examples differ in difficulty, runs in skill.
