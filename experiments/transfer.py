@@ -112,7 +112,7 @@ ALIGN: dict[str, Callable[..., Aligned]] = {"coral": coral, "sa": subspace_align
 
 
 def classified(
-    source: Features, labels: Any, target: Features, costs: Sequence[float] = COSTS, folds: int = 5
+    source: Features, labels: Any, target: Features, costs: Sequence[float] = COSTS, folds: int = 3
 ) -> NDArray[np.int64]:
     """Classes of the target by a linear SVM on the source, its cost chosen there by cross-validation; of
     equal ones the smallest, and so too where a class has a single example, which leaves nothing to validate.
@@ -126,7 +126,7 @@ def classified(
         raise Unusable("features are constant: nothing to classify by")
     scale = np.sqrt(np.square(source).mean()) or 1.0  # costs mean the same for features of any size
     source, target = source / scale, target / scale
-    svm = LinearSVC(C=costs[0], dual=True, random_state=0, max_iter=2000)
+    svm = LinearSVC(C=costs[0], dual="auto", random_state=0, max_iter=2000)
     fewest = int(np.unique(y, return_counts=True)[1].min())
     if fewest >= 2 and len(costs) > 1:
         parts = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=0)
