@@ -49,7 +49,7 @@ def wrong_ones(state: Any, k: int) -> Tensor:
             with target_statistics(net, data):
                 return wrong_by_logits(of_all(net, data.x_test), data.y_test)
         source = of_all(net.features, data.x_train)
-        with target_statistics(net, data) if run.method == "adabn_coral" else nullcontext():
+        with target_statistics(net, data) if run.method.startswith("adabn") else nullcontext():
             seen, scored = of_all(net.features, data.x_target), of_all(net.features, data.x_test)
         found = predicted(run, source, data.y_train, seen, scored)
     except transfer.Unusable:  # a network that diverged: nothing it says is right
@@ -59,20 +59,23 @@ def wrong_ones(state: Any, k: int) -> Tensor:
 
 def predicted(run: Any, source: Tensor, labels: Tensor, seen: Tensor, scored: Tensor) -> Tensor:
     """Classes of the target rows `scored`, by an SVM on source features that are aligned with the target rows
-    `seen` (all of them, unless their number is limited).
+    `seen` (all of them, unless their number is limited), or on the features as they are.
     """
-    method = "coral" if run.method == "adabn_coral" else run.method
-    options = {} if method == "coral" else {"dims": run.dims}
     a, b, c = (x.double().cpu().numpy() for x in (source, seen, scored))
-    x, target = transfer.ALIGN[method](a, b, c, **options)
+    if run.method.endswith("_svm"):
+        x, target = a, c
+    else:
+        method = run.method.removeprefix("adabn_")
+        options = {} if method == "coral" else {"dims": run.dims}
+        x, target = transfer.ALIGN[method](*transfer.standardised(a, b, c), **options)
     return torch.from_numpy(transfer.classified(x, labels.cpu().numpy(), target))
 
 
 @contextmanager
 def target_statistics(net: Any, data: Any) -> Iterator[None]:
     """AdaBN inside the block. Unusable where the statistics are not finite."""
-    if not of_all(net.features, data.x_target).isfinite().all():
-        raise transfer.Unusable("features of the target are not finite")
+    if not all(value.isfinite().all() for value in net.state_dict().values()):
+        raise transfer.Unusable("the network's weights are not finite")
     try:
         with norms.adapted(net, batches(data.x_target)):
             yield
@@ -86,13 +89,15 @@ def target_statistics(net: Any, data: Any) -> Iterator[None]:
 
 
 def outputs(net: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Mean and variance per channel of what every layer of batch normalisation gives, over all of x."""
+    """Mean and variance per channel of what every layer of batch normalisation gives, after the ReLU that
+    follows it, over all of x. Before it they would say little: AdaBN makes those of both domains equal.
+    """
     layers = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     sums = [torch.zeros(3, m.num_features, dtype=torch.float64, device=x.device) for m in layers]
 
     def note(total: Tensor) -> Any:
         def hook(module: Any, args: Any, y: Tensor) -> None:
-            flat = y.double().transpose(0, 1).flatten(1)
+            flat = y.double().clamp(min=0).transpose(0, 1).flatten(1)
             total[0] += flat.shape[1]
             total[1] += flat.sum(1)
             total[2] += flat.square().sum(1)
@@ -116,7 +121,7 @@ def divergence(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tenso
 
 def pictured(state: Any, k: int) -> dict[str, Any]:
     """For member k, if it is AdaBN with all of the target: divergence by layer before and after, and both
-    domains' features in a plane, before and after (x of the source's rows, y of them, x and y of the
+    domains' features in one plane, before and after (x of the source's rows, y of them, x and y of the
     target's, one after the other). {} for others, and for a network that diverged.
     """
     run, data, net = state.runs[k], state.datasets[k], state.model
@@ -125,14 +130,15 @@ def pictured(state: Any, k: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         source = outputs(net, data.x_train)
-        of_source = of_all(net.features, data.x_train[:SHOWN])
+        shown = [of_all(net.features, data.x_train[:SHOWN])]
         for when, block in (("before", nullcontext()), ("after", target_statistics(net, data))):
             with block:
                 found[f"divergence_{when}"] = divergence(source, outputs(net, data.x_target))
-                of_target = of_all(net.features, data.x_target[:SHOWN])
-            parts = transfer.plane(of_source.double().cpu().numpy(), of_target.double().cpu().numpy())
-            found[f"plane_{when}"] = [round(float(v), 4) for p in parts for v in p.T.ravel()]
-            found["plane_rows"] = [len(p) for p in parts]
+                shown.append(of_all(net.features, data.x_target[:SHOWN]))
+        of_source, *of_target = transfer.plane(*(x.double().cpu().numpy() for x in shown))
+        for when, part in zip(("before", "after"), of_target, strict=True):
+            found[f"plane_{when}"] = [round(float(v), 4) for p in (of_source, part) for v in p.T.ravel()]
+        found["plane_rows"] = [len(of_source), len(of_target[0])]
     except transfer.Unusable:
         return {}
     return found

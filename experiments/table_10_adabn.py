@@ -8,10 +8,13 @@ ways of using *one* trained source network, so that runs which differ in method,
 pictures alone are one job: the network is trained once and adapted many times. Deep CORAL and DANN train with
 the target's pictures, each a network of its own.
 
-From the source: all source pictures train, statistics come from all target pictures (transductive), weights
+From the source: statistics come from all target pictures (transductive), weights
 of GoogLeNet up to inception 3b kept, of 4 and 5 at a tenth of the rate, the rate falling tenfold every 40 of
 100 epochs, batches of one domain at a time where there are several sources. Ours: SGD with momentum 0.9,
-batches of 64, the last epoch, a linear SVM with the cost from cross-validation for the methods on features.
+batches of 64, the last epoch, a tenth of the source held out to see what training does, a linear SVM with
+the cost from cross-validation for the methods on features, whose source features are a network's with its
+running statistics, of all sources together. source_svm and adabn_svm are that SVM on features as they are:
+what CORAL, SA and GFK gain over them is theirs.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ class Run:
 
 
 # Methods on one source network, and those that train with the target.
-ON_NETWORK = ("source", "coral", "sa", "gfk", "adabn", "adabn_coral")
+ON_NETWORK = ("source", "source_svm", "coral", "sa", "gfk", "adabn", "adabn_svm", "adabn_coral")
 WITH_TARGET = ("deep_coral", "dann")
 METHODS = (*ON_NETWORK, *WITH_TARGET)
 STACK = ("row", "column", "method", "data.options.target", "data.options.images")
@@ -94,7 +97,7 @@ def check(run: Run) -> Run:
     must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
     must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
     images = run.data.options.get("images")
-    given = run.method not in ("source", *WITH_TARGET) or images is None
+    given = run.method not in ("source", "source_svm", *WITH_TARGET) or images is None
     must(given, "data.options.images", images, f"method={run.method} takes no number of target pictures")
     if run.method in ON_NETWORK and run.weight:
         raise BadInput(f"weight={run.weight:g}: method={run.method} has no second loss; give weight=0")
@@ -205,14 +208,15 @@ def to_device(data: Any, device: Any) -> Any:
 
 def ready(run: Run, data: Any) -> None:
     """BadInput, one line, where a method cannot do with this network or this target."""
-    adapts = run.method in ("adabn", "adabn_coral")
+    adapts = run.method.startswith("adabn")
     if adapts and not has_statistics(run):
         raise BadInput(
             f"method={run.method}, norm={run.norm.name}: a network without batch normalization has no"
             " statistics to adapt; use norm=batch or another method"
         )
-    n, least = len(data.x_target), 2 if run.model.name == "features" else 1
-    if adapts and n < least:
+    covariance = run.method in ("coral", "adabn_coral", "sa", "gfk", "deep_coral")
+    n, least = len(data.x_target), 2 if run.model.name == "features" or covariance else 1
+    if (adapts or covariance) and n < least:
         raise BadInput(f"method={run.method}: {data.name} has {n} target rows; statistics need {least}")
     if len(data.y_train) < 2:
         raise BadInput(f"{data.name}: {len(data.y_train)} source row to train on; at least 2 are needed")
@@ -224,7 +228,8 @@ def has_statistics(run: Run) -> bool:
 
     import norms
 
-    return isinstance(norms.build(run.norm.name, 2, dim=2, **run.norm.options), _BatchNorm)
+    layer = norms.build(run.norm.name, 2, dim=2, **run.norm.options)
+    return isinstance(layer, _BatchNorm) and layer.running_mean is not None
 
 
 def built(run: Run, data: Any) -> Any:
@@ -264,25 +269,26 @@ def domain_head(net: Any, device: Any) -> Any:
 
 
 def rates(run: Run, net: Any) -> list[dict[str, Any]]:
-    """Groups of parameters with their factor of the learning rate; l2 sum w^2 is a gradient of 2 l2 w."""
-    from experiments import measure
+    """Groups of parameters with their factor of the learning rate; l2 sum w^2 is a gradient of 2 l2 w, for
+    weights of linear and convolutional layers alone.
+    """
+    from torch import nn
+
     from experiments.models.domain_net import groups
 
+    parts: list[tuple[list[Any], float]] = [(list(net.parameters()), 1.0)]
     if run.model.name == "googlenet":
         kept, tenth, new = groups(net)
         for p in kept:
             p.requires_grad_(False)
-        return [
-            {"params": params, "weight_decay": 2 * run.optimizer.l2, "factor": factor}
-            for params, factor in ((tenth, 0.1), (new, 1.0))
-        ]
-    named = [(measure.is_weight(n), p) for n, p in net.named_parameters()]
-    weights, rest = ([p for of, p in named if of == which] for which in (True, False))
-    decay = 2 * run.optimizer.l2
-    return [
-        {"params": weights, "weight_decay": decay, "factor": 1.0},
-        {"params": rest, "weight_decay": 0.0, "factor": 1.0},
-    ]
+        parts = [(tenth, 0.1), (new, 1.0)]
+    weights = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    found = []
+    for params, factor in parts:
+        for of, decay in ((True, 2 * run.optimizer.l2), (False, 0.0)):
+            chosen = [p for p in params if (id(p) in weights) == of]
+            found.append({"params": chosen, "weight_decay": decay, "factor": factor})
+    return found
 
 
 def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -290,6 +296,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
     metrics) after every epoch, a value for each member. The last epoch's have the score of each member's
     method on its target.
     """
+    import torch
     from torch.nn.functional import cross_entropy
 
     from data.batches import take
@@ -304,10 +311,14 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
                 falls = state.epoch // run.decay_every if run.decay_every else 0
                 group["lr"] = run.optimizer.lr * group["factor"] * 0.1**falls
             index = rows.to(state.device)
-            features = state.model.features(take(data.x_train, index))
-            loss = cross_entropy(state.model.head(features), data.y_train[index])
+            x, n = take(data.x_train, index), len(index)
             if run.method in WITH_TARGET:
-                loss = loss + second_loss(state, features, step)
+                x = torch.cat([x, drawn(state, n, step)])
+            features = state.model.features(x)
+            logits = state.model.head(features)
+            loss = cross_entropy(logits[:n], data.y_train[index])
+            if run.method in WITH_TARGET:
+                loss = loss + second_loss(state, features, logits, n, step)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             state.optimizer.step()
@@ -348,28 +359,38 @@ def training(state: State) -> None:
                 module.training = False
 
 
-def second_loss(state: State, features: Any, step: int) -> Any:
-    """Deep CORAL's loss (Sun & Saenko, arXiv 1607.01719) or DANN's (Ganin & Lempitsky, ICML 2015) between
-    this batch's features and those of as many target pictures, drawn anew for each step.
+def drawn(state: State, n: int, step: int) -> Any:
+    """As many target pictures as the batch has of the source (two at least, at most all that there are),
+    drawn anew for each step. Both domains go through the network as one batch, so that a normaliser has the
+    statistics of both together in training and in evaluation.
+    """
+    import torch
+
+    from data.batches import take
+
+    target = state.data.x_target
+    generator = torch.Generator().manual_seed((state.run.seed * 1_000_003 + step) * 2 + 1)
+    index = torch.randint(len(target), (max(2, min(n, len(target))),), generator=generator)
+    return take(target, index.to(state.device))
+
+
+def second_loss(state: State, features: Any, logits: Any, n: int, step: int) -> Any:
+    """Of a batch whose first n rows are the source's: Deep CORAL's loss (Sun & Saenko, arXiv 1607.01719), on
+    the last layer's outputs as there [memory], or DANN's (Ganin & Lempitsky, ICML 2015), on the features.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     import norms
-    from data.batches import take
     from experiments.models.domain_net import Reversed
 
-    run, target = state.run, state.data.x_target
-    generator = torch.Generator().manual_seed((run.seed * 1_000_003 + step) * 2 + 1)
-    n = max(2, min(len(features), len(target)))
-    index = torch.randint(len(target), (n,), generator=generator).to(state.device)
-    others = state.model.features(take(target, index))
+    run = state.run
     if run.method == "deep_coral":
-        return run.weight * norms.coral_loss(features, others)
+        return run.weight * norms.coral_loss(logits[:n], logits[n:])
     done = step / (run.epochs * state.steps_per_epoch)
     strength = 2 / (1 + math.exp(-10 * done)) - 1  # the source's schedule of lambda
-    both = Reversed.apply(torch.cat([features, others]), run.weight * strength)
-    of_source = torch.cat([torch.ones(len(features)), torch.zeros(len(others))]).to(state.device)
+    both = Reversed.apply(features, run.weight * strength)
+    of_source = (torch.arange(len(features), device=state.device) < n).float()
     return binary_cross_entropy_with_logits(state.second(both).squeeze(1), of_source)
 
 

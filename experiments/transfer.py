@@ -51,6 +51,17 @@ def coral(source: Any, target: Any, scored: Any) -> Aligned:
     return norms.Coral().fit(source, target).transform(source).numpy(), c - b.mean(0)
 
 
+def standardised(source: Any, target: Any, scored: Any) -> tuple[Features, Features, Features]:
+    """Each domain's features with mean 0 and variance 1, the scored rows as the target's, as the authors of
+    these methods prepare theirs [memory]: the I in CORAL's covariances means nothing without a scale. A
+    feature that is constant in a domain stays 0.
+    """
+    a, b, c = finite(source, target, scored)
+    (m, s), (n, t) = ((x.mean(0), x.std(0)) for x in (a, b))
+    s, t = (np.where(x > FLAT * max(x.max(initial=0.0), 1e-300), x, np.inf) for x in (s, t))
+    return (a - m) / s, (b - n) / t, (c - n) / t
+
+
 def basis(x: Features, dims: int) -> Features:
     """The first principal directions of centred x as columns [D, d], d at most `dims` and the rank."""
     _, sizes, directions = np.linalg.svd(x, full_matrices=False)

@@ -103,24 +103,26 @@ def test_adabn_by_its_formula():
 
 
 def test_adabn_undoes_a_change_of_brightness():
-    """Of a darker copy of the same pictures: the source network fails, the adapted one does not."""
+    """Of a darker copy of the same pictures: the source network fails on some, the adapted one does not."""
     source = dataset(1.0, n=90)
     dark = dataset(0.35, n=90)
     data = replace(source, x_test=dark.x_test, y_test=dark.y_test, x_target=dark.x_test)
     _, metrics = finished([run(m, epochs=12) for m in ("source", "adabn")], data)
-    assert metrics["test_accuracy"][1] > 90 and metrics["test_accuracy"][1] >= metrics["test_accuracy"][0]
+    assert metrics["test_accuracy"][1] > 90 and metrics["test_accuracy"][1] > metrics["test_accuracy"][0] + 5
 
 
 @pytest.mark.parametrize("method", t10.METHODS)
 def test_no_label_of_the_target_reaches_a_prediction(method):
-    """With other labels the same pictures are predicted alike: only who is right changes."""
+    """Scored against all zeros, all ones and all twos, each picture is right exactly once: predictions are
+    the same whatever the labels say.
+    """
     data = dataset(0.5)
-    other = replace(data, y_test=(data.y_test + 1) % 3)
-    states = [finished([run(method)], d) for d in (data, other)]
-    for p, q in zip(*(s.model.state_dict().values() for s, _ in states), strict=True):
-        assert torch.equal(p, q)
-    hits = [~m["wrong"][0] for _, m in states]
-    assert not (hits[0] & hits[1]).any()  # right by one labelling is wrong by the other
+    parts = [replace(data, y_test=torch.full_like(data.y_test, label)) for label in range(3)]
+    states = [finished([run(method)], d) for d in parts]
+    for p, *others in zip(*(s.model.state_dict().values() for s, _ in states), strict=True):
+        assert all(torch.equal(p, q) for q in others)
+    hits = torch.stack([~m["wrong"][0] for _, m in states])
+    assert (hits.sum(0) == 1).all()
 
 
 @pytest.mark.parametrize("method", t10.METHODS)
@@ -143,60 +145,85 @@ def test_second_losses_written_out():
     data = dataset(0.6)
     for method in t10.WITH_TARGET:
         state = t10.State([run(method, weight=0.5)], data, CPU)
-        features = torch.randn(10, state.model.head.in_features, requires_grad=True)
-        loss = t10.second_loss(state, features, step=4)
-        generator = torch.Generator().manual_seed(4 * 2 + 1)
-        index = torch.randint(30, (10,), generator=generator)
-        others = state.model.features(data.x_target[index].float() / 255).detach()
+        features = torch.randn(18, state.model.head.in_features, requires_grad=True)
+        logits = torch.randn(18, 3)
+        loss = t10.second_loss(state, features, logits, 10, step=4)
         if method == "deep_coral":
-            gap = torch.cov(features.T.detach()) - torch.cov(others.T)
-            assert loss.item() == pytest.approx(
-                0.5 * gap.square().sum().item() / 4 / gap.shape[0] ** 2, rel=1e-3
-            )
+            gap = torch.cov(logits[:10].T) - torch.cov(logits[10:].T)
+            assert loss.item() == pytest.approx(0.5 * gap.square().sum().item() / 4 / 3**2, rel=1e-4)
         else:
-            logits = state.second(torch.cat([features.detach(), others])).squeeze(1)
-            wanted = nn.functional.softplus(torch.cat([-logits[:10], logits[10:]])).mean()
+            judged = state.second(features.detach()).squeeze(1)
+            wanted = nn.functional.softplus(torch.cat([-judged[:10], judged[10:]])).mean()
             assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
-            reversed_ = torch.autograd.grad(loss, features)[0]
+            reversed_ = torch.autograd.grad(loss, features)[0][:10]
             plain = torch.autograd.grad(
-                nn.functional.softplus(-state.second(features).squeeze(1)).sum() / 20, features
-            )[0]
+                nn.functional.softplus(-state.second(features[:10]).squeeze(1)).sum() / 18, features
+            )[0][:10]
             strength = 0.5 * (2 / (1 + math.exp(-10 * 4 / (3 * 3))) - 1)
             torch.testing.assert_close(reversed_, -strength * plain, rtol=1e-3, atol=1e-7)
 
 
-def test_divergence_of_a_layer_is_that_of_its_outputs():
+@pytest.mark.parametrize("method", t10.WITH_TARGET)
+def test_both_domains_go_through_as_one_batch(method):
+    """The first layer's running mean is that of source rows and drawn target rows together."""
+    data = dataset(0.3)
+    state = t10.State([run(method, norm_options={"momentum": 1.0})], data, CPU)
+    last: list[torch.Tensor] = []
+    first = state.model.body[1][1]
+    first.register_forward_pre_hook(lambda m, args: last.append(args[0].detach()) if m.training else None)
+    list(t10.train(state))
+    assert all(len(x) == 32 for x in last)
+    torch.testing.assert_close(first.running_mean, last[-1].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_weight_decay_spares_gains_and_shifts():
+    state = t10.State([run()], dataset(), CPU)
+    decayed, rest = t10.rates(replace(run(), optimizer=Optimizer("SGD", 0.1, 1e-3, {})), state.model)
+    assert {p.dim() for p in decayed["params"]} == {2, 4} and {p.dim() for p in rest["params"]} == {1}
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (2e-3, 0.0)
+    assert len(decayed["params"]) + len(rest["params"]) == len(list(state.model.parameters()))
+
+
+def test_divergence_of_a_layer_is_that_of_its_outputs_after_the_relu():
     data = dataset(0.5)
     state, _ = finished([run("adabn")], data)
     before, after = (state.extras[f"divergence_{w}"][0] for w in ("before", "after"))
     assert len(before) == 6 and len(state.extras["plane_before"][0]) == 2 * (48 + 30)
     first = state.model.body[1][1]
     seen = []
-    handle = first.register_forward_hook(lambda m, a, y: seen.append(y.detach().double().numpy()))
+    handle = first.register_forward_hook(lambda m, a, y: seen.append(y.detach().double().relu().numpy()))
     state.net.eval()
     with torch.no_grad():
         for x in (data.x_train, data.x_target):
             state.model(x.float() / 255)
+        with adapting.target_statistics(state.model, data):
+            kept = seen[:2]  # what the adaptation itself passed through comes after
+            state.model(data.x_target.float() / 255)
     handle.remove()
-    assert before[0] == pytest.approx(transfer.symmetric_kl(*seen), rel=1e-3)
-    assert after[0] < before[0]
+    assert before[0] == pytest.approx(transfer.symmetric_kl(*kept), rel=1e-3)
+    assert after[0] == pytest.approx(transfer.symmetric_kl(kept[0], seen[-1]), rel=1e-3)
 
 
-def test_resuming_changes_nothing():
+@pytest.mark.parametrize("methods", [("adabn", "coral"), ("dann",)])
+@pytest.mark.parametrize("steps", [20, 24])  # in the middle of an epoch, and after one
+def test_resuming_changes_nothing(methods, steps):
     data = dataset(0.5)
-    runs = [run("adabn"), run("coral")]
+    runs = [run(m, batch_size=2, epochs=2) for m in methods]
     whole, wanted = finished(runs, data)
     state = t10.State(runs, data, CPU)
-    steps = t10.train(state)
-    next(steps)
+    for step, _ in t10.train(state):
+        if step == steps:
+            break
     saved = state.state_dict()
     again = t10.State(runs, data, CPU)
     again.load_state_dict(saved)
     *_, (_, metrics) = t10.train(again)
     assert metrics["test_accuracy"] == wanted["test_accuracy"]
+    for p, q in zip(again.net.state_dict().values(), whole.net.state_dict().values(), strict=True):
+        assert torch.equal(p, q)
     done = t10.State(runs, data, CPU)
     done.load_state_dict(whole.state_dict())
-    assert done.extras == whole.extras and done.extras["divergence_after"][0]
+    assert done.extras == whole.extras
 
 
 @pytest.mark.parametrize("method", t10.METHODS)
@@ -215,6 +242,15 @@ def test_what_cannot_run_is_one_line():
         (
             lambda: t10.State([run(model="googlenet", norm_options={"eps": 1.0})], data, CPU),
             "batch normalization of its own",
+        ),
+        (
+            lambda: t10.State([run("adabn", norm_options={"track_running_stats": False})], data, CPU),
+            "has no statistics",
+        ),
+        (lambda: run("source_svm", images=3), "takes no number of target pictures"),
+        *(
+            (lambda m=m: t10.State([run(m)], replace(data, x_target=data.x_target[:1]), CPU), "1 target rows")
+            for m in ("coral", "sa", "gfk", "adabn_coral", "deep_coral")
         ),
         (lambda: run(method="coralle"), "choose one of source"),
         (lambda: run(images=3), "takes no number of target pictures"),

@@ -103,19 +103,34 @@ def test_more_directions_than_there_are():
 
 
 def test_the_svm_is_scikit_learns_with_the_cost_of_the_best_validation():
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.svm import LinearSVC
 
     r = np.random.default_rng(1)
-    y = np.arange(60) % 3
-    x = r.normal(size=(60, 5)) + 2.5 * np.eye(5)[y]
-    target = r.normal(size=(80, 5)) + 2.5 * np.eye(5)[np.arange(80) % 3]
-    found = transfer.classified(x, y, target)
+    y = np.arange(90) % 3
+    x = r.normal(size=(90, 5)) + 1.5 * np.eye(5)[y]
+    target = r.normal(size=(400, 5)) + 1.5 * np.eye(5)[np.arange(400) % 3]
     scale = np.sqrt((x**2).mean())
-    others = [
-        LinearSVC(C=c, random_state=0).fit(x / scale, y).predict(target / scale) for c in transfer.COSTS
-    ]
-    assert any((found == o).all() for o in others) and (found == np.arange(80) % 3).mean() > 0.8
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    svms = [LinearSVC(C=c, dual="auto", random_state=0) for c in transfer.COSTS]
+    scores = [cross_val_score(svm, x / scale, y, cv=folds).mean() for svm in svms]
+    best = int(np.argmax(scores))
+    wanted = svms[best].fit(x / scale, y).predict(target / scale)
+    others = svms[0].fit(x / scale, y).predict(target / scale)
+    found = transfer.classified(x, y, target)
+    assert best > 0 and (others != wanted).any() and (found == wanted).all()
     assert (transfer.classified(x * 1e3, y, target * 1e3) == found).all()
+
+
+def test_each_domain_is_standardised_and_scale_does_not_matter():
+    a, b = domains()
+    a[:, 3] = 7.0
+    x, y, z = transfer.standardised(a, b, b[:9])
+    np.testing.assert_allclose(x.std(0), np.where(np.arange(12) == 3, 0, 1), atol=1e-12)
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(z, (b[:9] - b.mean(0)) / b.std(0))
+    for one, other in zip((x, y, z), transfer.standardised(a * 0.1, b * 0.01, b[:9] * 0.01), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
 
 
 def test_a_class_with_one_example_takes_the_smallest_cost():

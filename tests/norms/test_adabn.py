@@ -190,21 +190,55 @@ def test_earlier_layers_with_source_statistics_correct_the_shift_again_and_again
     torch.testing.assert_close(model(2 * x).var(0), one, rtol=1e-3, atol=0)
 
 
-def test_two_known_faults_of_public_ports_are_not_ours():
+def channels(x):
+    """Mean and variance of each channel of [B, C, H, W]."""
+    flat = x.transpose(0, 1).flatten(1)
+    return flat.mean(1), flat.var(1)
+
+
+def test_a_port_that_keeps_a_remainder_of_the_initial_statistics_does_not_standardise():
+    """Reset, then training mode at momentum 0.1: of mean 0 and variance 1 stays 0.9 to the number of batches
+    (Dassl.pytorch).
+    """
     x = target(64, (3, 5, 5)) * torch.tensor([1.0, 10, 20], dtype=F64)[:, None, None]
-    layer = nn.BatchNorm2d(3, dtype=F64)
+    layer, port = nn.BatchNorm2d(3, dtype=F64), nn.BatchNorm2d(3, dtype=F64)
     adapt_batch_statistics(layer, x.split(16))
-    exact = x.transpose(0, 1).flatten(1).mean(1)
-    torch.testing.assert_close(layer.running_mean, exact, rtol=1e-12, atol=0)
-    port = nn.BatchNorm2d(3, dtype=F64)  # reset, then training mode at momentum 0.1
     for batch in x.split(16):
         port(batch)
-    remainder = 0.9**4  # of the initial mean 0
+    mean, var = channels(x)
+    torch.testing.assert_close(layer.running_mean, mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(layer.running_var, var, rtol=1e-12, atol=0)
+    remainder = 0.9**4
+    weights = [0.1 * 0.9**k for k in (3, 2, 1, 0)]
+    parts = [channels(batch) for batch in x.split(16)]
     torch.testing.assert_close(
-        port.running_mean / exact, torch.full((3,), 1 - remainder).double(), rtol=0.1, atol=0
+        port.running_mean, sum(w * m for w, (m, _) in zip(weights, parts, strict=True))
     )
-    summed = x.sum(1).mean()  # another: one scalar for all channels, and of the layer's output
-    assert not torch.isclose(layer.running_mean, summed, rtol=0.1).any()
+    torch.testing.assert_close(
+        port.running_var, remainder + sum(w * v for w, (_, v) in zip(weights, parts, strict=True))
+    )
+    ours, theirs = channels(layer.eval()(x)), channels(port.eval()(x))
+    torch.testing.assert_close(ours[0], torch.zeros(3, dtype=F64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours[1], torch.ones(3, dtype=F64), rtol=1e-4, atol=0)
+    assert (theirs[0].abs() > 0.05).any() and ((theirs[1] - 1).abs() > 0.05).any()
+
+
+def test_a_port_that_sums_over_channels_of_the_output_does_not_standardise():
+    """A hook on the layer's *output*, one mean and variance for all channels (adabn-pytorch)."""
+    x = target(64, (3, 5, 5)) * torch.tensor([1.0, 10, 20], dtype=F64)[:, None, None]
+    layer, port = nn.BatchNorm2d(3, dtype=F64).eval(), nn.BatchNorm2d(3, dtype=F64).eval()
+    seen = []
+    handle = port.register_forward_hook(lambda module, args, y: seen.append(y.detach()))
+    for batch in x.split(16):
+        port(batch)
+    handle.remove()
+    outputs = torch.cat(seen)
+    port.running_mean.fill_(outputs.mean().item())
+    port.running_var.fill_(outputs.var().item())
+    adapt_batch_statistics(layer, x.split(16))
+    ours, theirs = channels(layer(x)), channels(port(x))
+    torch.testing.assert_close(ours[1], torch.ones(3, dtype=F64), rtol=1e-4, atol=0)
+    assert ((theirs[1] - 1).abs() > 0.2).all() and (theirs[0].abs() > 0.05).any()
 
 
 def test_the_papers_update_is_not_exact():
