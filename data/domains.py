@@ -1,11 +1,9 @@
 """Pairs of domains: labelled sources to train on, one unlabelled target to adapt to (Table 10).
 
-Options of every set: `source`, a domain or several joined by +; `target`, another domain; `images`, how many
-target pictures the statistics may see (null: all).
+Options of every set: `source`, a domain or several joined by +; `target`, another domain.
 
 No label of the target reaches a training. Its rows stand in the order of their own content (a hash of the
-pixels), so neither their order nor the choice of the first `images` knows a class; the labels are in `y_test`
-alone. The setting is transductive: the pictures that statistics are taken of are those that are scored.
+pixels), so their order knows no class; the labels are in `y_test` alone. The setting is transductive: the pictures that statistics are taken of are those that are scored.
 """
 
 import hashlib
@@ -22,12 +20,12 @@ from data.splits import stratified_order
 
 MNIST5K = 5_000
 DIGITS = ("mnist", *glyphs.DOMAINS)
-DIGIT_OPTIONS = {"source": "mnist", "target": "textured", "images": None,
+DIGIT_OPTIONS = {"source": "mnist", "target": "textured",
                  "n_train": 2000, "n_test": 1000, "seed": 0, "size": 32}  # fmt: skip
-MNIST_USPS_OPTIONS = {"source": "mnist", "target": "usps", "images": None}
+MNIST_USPS_OPTIONS = {"source": "mnist", "target": "usps"}
 MNIST_USPS_ROWS = {"mnist": (60_000, 10_000), "usps": (7_291, 2_007)}  # training and test part
 
-OWN_OPTIONS = {"path": None, "source": None, "target": None, "images": None, "size": 32, "channels": 3}
+OWN_OPTIONS = {"path": None, "source": None, "target": None, "size": 32, "channels": 3}
 OWN_LAYOUT = "pictures belong into <domain>/<class>/"
 
 
@@ -49,8 +47,8 @@ def roles(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """ValueError unless source, target and images are what they may be."""
-    sources, target, images = str(options["source"]).split("+"), str(options["target"]), options["images"]
+    """ValueError unless source and target are what they may be."""
+    sources, target = str(options["source"]).split("+"), str(options["target"])
     for domain in (*sources, target):
         if domain not in known:
             raise ValueError(f"{name} has no domain {domain!r}; there are {', '.join(known)}")
@@ -60,8 +58,6 @@ def check(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
         raise ValueError(
             f"{name}: source={options['source']} and target={target}: the target must be another"
         )
-    if images is not None and not _whole(images, 1):
-        raise ValueError(f"{name}: images must be a whole number of at least 1, or null, not {images!r}")
 
 
 def _whole(n: Any, least: int, most: float = float("inf")) -> bool:
@@ -108,9 +104,6 @@ def paired(
         raise ValueError(
             f"{name}: the target {target} has rows of {classes[new[0]]}, the source {names} none"
         )
-    n = len(order) if options["images"] is None else options["images"]
-    if n > len(order):
-        raise ValueError(f"{name}: images={n}, but the target {target} has {len(order):,}")
     own = content(x)
     arrays = {
         "x_train": x,
@@ -118,7 +111,7 @@ def paired(
         "strata_train": domain * len(classes) + y,
         "x_test": rows[target].x[order],
         "y_test": rows[target].y[order],
-        "target": np.arange(n),
+        "target": np.arange(len(order)),
     }
     if len(sources) > 1:
         arrays["domain_train"] = domain
@@ -127,11 +120,11 @@ def paired(
     if len(number) < len(own):
         arrays["group_train"] = np.array(group)
     told = [
-        f"source {names}, target {target}: statistics see {'all' if n == len(order) else f'{n:,} of the'} "
-        f"{len(order):,} target rows, which are the test rows (transductive), and no label of theirs",
+        f"source {names}, target {target}: statistics come from the {len(order):,} target rows, which are the"
+        " test rows (transductive), and from no label of theirs",
         *notes,
     ]
-    if n == 1:
+    if len(order) == 1:
         told.append(f"the statistics of the target {target} are those of a single row")
     gone = [classes[c] for c in np.setdiff1d(y, rows[target].y)]
     if gone:

@@ -14,7 +14,7 @@ from data import store
 from data.domains import Built, Read, Rows, check, check_size, class_files, from_folders, paired, roles
 from data.encoded import check_labels, decode
 
-OFFICE_OPTIONS = {"source": "amazon", "target": "webcam", "images": None}
+OFFICE_OPTIONS = {"source": "amazon", "target": "webcam"}
 OFFICE31_OPTIONS = {**OFFICE_OPTIONS, "size": 224}
 OFFICE31 = {"amazon": 2_817, "dslr": 498, "webcam": 795}
 CALTECH = {"amazon": 958, "caltech10": 1_123, "dslr": 157, "webcam": 295}

@@ -34,7 +34,7 @@ class DataSet:
     again, each the target of the one before. Every part is in a fixed order of which each prefix has nearly
     the class shares of the part (fsdd: the shares of digit and speaker; many tasks: a random order; texts:
     their own order). The test part of a pair of domains is the target, in the order of its own content, which
-    knows no label, and x_target is what statistics may see of it (see `data.domains`).
+    knows no label, and x_target has its rows once more, unlabelled (see `data.domains`).
     """
 
     name: str  # the variant that was found: "cifar10_jpeg" where the root has only that one
@@ -199,13 +199,13 @@ SETS = {
     ),
     "digit_domains": Entry(
         "pairs of domains, 32x32 colour digits, offline: source=A or A+B target=C of "
-        f"{'|'.join(domains.DIGITS)}; images=N n_train=2000 n_test=1000 seed=0 size=32|16",
+        f"{'|'.join(domains.DIGITS)}; n_train=2000 n_test=1000 seed=0 size=32|16",
         "data.domains",
         domains.DIGIT_OPTIONS,
     ),
     "mnist_usps": Entry(
         "a pair of domains: source=mnist target=usps, or the other way; 28x28 grey digits, 60,000 + 2,007 or "
-        "7,291 + 10,000; images=N",
+        "7,291 + 10,000",
         "data.domains",
         domains.MNIST_USPS_OPTIONS,
         missing="put the four idx files of MNIST (`python -m data prepare mnist download=true` fetches them; "
@@ -215,7 +215,7 @@ SETS = {
     ),
     "office_caltech": Entry(
         f"pairs of domains, 10 classes at 96x96 colour: source=A or A+B target=C of "
-        f"{'|'.join(office.CALTECH)}; images=N",
+        f"{'|'.join(office.CALTECH)}",
         "data.office",
         office.OFFICE_OPTIONS,
         variants=("office_caltech_folder", "office_caltech"),
@@ -225,7 +225,7 @@ SETS = {
     ),
     "office31": Entry(
         f"pairs of domains, Office-31, 31 classes in colour: source=A or A+B target=C of "
-        f"{'|'.join(office.OFFICE31)}; images=N size=224",
+        f"{'|'.join(office.OFFICE31)}; size=224",
         "data.office",
         office.OFFICE31_OPTIONS,
         missing="unpack Office-31 (from https://faculty.cc.gatech.edu/~judy/domainadapt/) to "
@@ -234,7 +234,7 @@ SETS = {
     ),
     "office_features": Entry(
         f"pairs of domains, 1,024 features of GoogLeNet, 10 classes: source=A or A+B target=C of "
-        f"{'|'.join(office.FEATURES)}; images=N",
+        f"{'|'.join(office.FEATURES)}",
         "data.office",
         office.OFFICE_OPTIONS,
         missing="put <domain>_googlenet1024.npz (x [N, 1024], y [N], class_names; its GoogleNet1024 features "
@@ -242,7 +242,7 @@ SETS = {
         "{root}/office_googlenet1024; research only",
     ),
     "domains": Entry(
-        "your own pairs of domains: path=DIR with <domain>/<class>/*, source=A or A+B target=C; images=N "
+        "your own pairs of domains: path=DIR with <domain>/<class>/*, source=A or A+B target=C; "
         "size=32 channels=3|1",
         "data.domains",
         domains.OWN_OPTIONS,

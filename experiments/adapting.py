@@ -46,11 +46,12 @@ def wrong_ones(state: Any, k: int) -> Tensor:
         if run.method in ("source", "deep_coral", "dann"):
             return wrong_by_logits(of_all(net, data.x_test), data.y_test)
         if run.method == "adabn":
-            with target_statistics(net, data):
+            with target_statistics(net, seen_by(state, k)):
                 return wrong_by_logits(of_all(net, data.x_test), data.y_test)
         source = of_all(net.features, data.x_train)
-        with target_statistics(net, data) if run.method.startswith("adabn") else nullcontext():
-            seen, scored = of_all(net.features, data.x_target), of_all(net.features, data.x_test)
+        rows = seen_by(state, k)
+        with target_statistics(net, rows) if run.method.startswith("adabn") else nullcontext():
+            seen, scored = of_all(net.features, rows), of_all(net.features, data.x_test)
         found = predicted(run, source, data.y_train, seen, scored)
     except transfer.Unusable:  # a network that diverged: nothing it says is right
         return torch.ones_like(data.y_test, dtype=torch.bool)
@@ -71,13 +72,24 @@ def predicted(run: Any, source: Tensor, labels: Tensor, seen: Tensor, scored: Te
     return torch.from_numpy(transfer.classified(x, labels.cpu().numpy(), target))
 
 
+def seen_by(state: Any, k: int) -> Tensor:
+    """The target rows that member k takes statistics of: all, or as many as it may, drawn by the seed; those
+    of a larger number have those of a smaller one among them.
+    """
+    run, x = state.runs[k], state.datasets[k].x_target
+    if run.images is None:
+        return x
+    drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[: run.images]
+    return x[drawn.to(x.device)]
+
+
 @contextmanager
-def target_statistics(net: Any, data: Any) -> Iterator[None]:
-    """AdaBN inside the block. Unusable where the statistics are not finite."""
+def target_statistics(net: Any, x: Tensor) -> Iterator[None]:
+    """AdaBN with the target rows x inside the block. Unusable where the statistics are not finite."""
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise transfer.Unusable("the network's weights are not finite")
     try:
-        with norms.adapted(net, batches(data.x_target)):
+        with norms.adapted(net, batches(x)):
             yield
     except ValueError as e:
         if "finite" in str(e):
@@ -125,13 +137,13 @@ def pictured(state: Any, k: int) -> dict[str, Any]:
     target's, one after the other). {} for others, and for a network that diverged.
     """
     run, data, net = state.runs[k], state.datasets[k], state.model
-    if run.method != "adabn" or run.data.options.get("images") is not None:
+    if run.method != "adabn" or run.images is not None:
         return {}
     found: dict[str, Any] = {}
     try:
         source = outputs(net, data.x_train)
         shown = [of_all(net.features, data.x_train[:SHOWN])]
-        for when, block in (("before", nullcontext()), ("after", target_statistics(net, data))):
+        for when, block in (("before", nullcontext()), ("after", target_statistics(net, data.x_target))):
             with block:
                 found[f"divergence_{when}"] = divergence(source, outputs(net, data.x_target))
                 shown.append(of_all(net.features, data.x_target[:SHOWN]))

@@ -49,6 +49,7 @@ class Run:
     norm: Norm
     optimizer: Optimizer
     method: str
+    images: int | None  # of how many target pictures, drawn by the seed, statistics are taken; null: all
     dims: int  # of the subspaces of sa and gfk, at most
     weight: float  # of the loss of deep_coral and dann
     decay_every: int  # epochs after which the rate falls tenfold; 0: never
@@ -61,7 +62,7 @@ class Run:
 ON_NETWORK = ("source", "source_svm", "coral", "sa", "gfk", "adabn", "adabn_svm", "adabn_coral")
 WITH_TARGET = ("deep_coral", "dann")
 METHODS = (*ON_NETWORK, *WITH_TARGET)
-STACK = ("row", "column", "method", "data.options.target", "data.options.images")
+STACK = ("row", "column", "method", "data.options.target", "images")
 ONE_JOB = True  # members of a job may have targets of different sizes
 SELECT = "remaining"  # epochs: the last one counts
 LETTERS = {"amazon": "a", "caltech10": "c", "dslr": "d", "webcam": "w"}
@@ -96,9 +97,10 @@ def check(run: Run) -> Run:
     must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
     must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
     must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
-    images = run.data.options.get("images")
+    images = run.images
+    must(images is None or images >= 1, "images", images, "target pictures, from 1; null: all")
     given = run.method not in ("source", "source_svm", *WITH_TARGET) or images is None
-    must(given, "data.options.images", images, f"method={run.method} takes no number of target pictures")
+    must(given, "images", images, f"method={run.method} takes no number of target pictures")
     if run.method in ON_NETWORK and run.weight:
         raise BadInput(f"weight={run.weight:g}: method={run.method} has no second loss; give weight=0")
     return run
@@ -113,7 +115,7 @@ def cell(run: Run) -> tuple[str, str]:
     by letters, aw or ad_w, or by names.
     """
     options = run.data.options
-    images, norm = options.get("images"), "" if run.norm.name == "batch" else f"_{run.norm.name}"
+    images, norm = run.images, "" if run.norm.name == "batch" else f"_{run.norm.name}"
     row = run.method + norm + ("" if images is None else f"_{images}")
     sources, target = str(options["source"]).split("+"), str(options["target"])
     letters = OF_DIGITS if run.data.name == "digit_domains" else LETTERS
@@ -215,7 +217,12 @@ def ready(run: Run, data: Any) -> None:
             " statistics to adapt; use norm=batch or another method"
         )
     covariance = run.method in ("coral", "adabn_coral", "sa", "gfk", "deep_coral")
-    n, least = len(data.x_target), 2 if run.model.name == "features" or covariance else 1
+    n = len(data.x_target)
+    if run.images is not None:
+        if run.images > n:
+            raise BadInput(f"images={run.images}: {data.name} has {n} target rows")
+        n = run.images
+    least = 2 if run.model.name == "features" or covariance else 1
     if (adapts or covariance) and n < least:
         raise BadInput(f"method={run.method}: {data.name} has {n} target rows; statistics need {least}")
     if len(data.y_train) < 2:

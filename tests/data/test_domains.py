@@ -51,10 +51,10 @@ def unlike(a: data.DataSet, b: data.DataSet) -> set[str]:
     return out
 
 
-def sound(d: data.DataSet, images: int | None = None) -> None:
+def sound(d: data.DataSet) -> None:
     """What holds for every pair without limits: dtypes, and the target in the order of its content."""
     assert d.x_target is not None
-    assert torch.equal(d.x_target, d.x_test[:images])
+    assert torch.equal(d.x_target, d.x_test)
     for y in (d.y_train, d.y_val, d.y_test):
         assert y.dtype == torch.int64
     assert len(d.x_train) == len(d.y_train) and len(d.x_test) == len(d.y_test)
@@ -199,8 +199,6 @@ def test_content_is_fixed_by_the_options(cache: Path, tmp_path: Path) -> None:
     prints = [
         print_of(),
         print_of(seed=1),
-        print_of(images=20),
-        print_of(images=5),
         print_of(n_train=40),
         print_of(n_test=21),
         print_of(target="plain"),
@@ -209,8 +207,8 @@ def test_content_is_fixed_by_the_options(cache: Path, tmp_path: Path) -> None:
         print_of(source="plain", target="mnist"),
         print_of(size=16),
     ]
-    assert prints[0] == prints[2] == print_of(tmp_path / "other")  # images=20 of 20 are all
-    assert len(set(prints)) == len(prints) - 1
+    assert prints[0] == print_of(tmp_path / "other")
+    assert len(set(prints)) == len(prints)
     seeds = [
         data.load("digit_domains", cache=cache, source="plain", target="mnist", seed=s, **FEW) for s in (0, 1)
     ]
@@ -226,13 +224,11 @@ def test_the_pairs_are_those_of_the_records(cache: Path) -> None:
 # no label of the target reaches a training
 
 
-@pytest.mark.parametrize("images", [None, 7])
 @pytest.mark.parametrize(
     "name", ["digit_domains", "mnist_usps", "office_caltech", "office_features", "domains"]
 )
 def test_labels_of_the_target_reach_y_test_alone(
     name: str,
-    images: int | None,
     tmp_path: Path,
     cache: Path,
     mnist_root: Path,
@@ -241,7 +237,7 @@ def test_labels_of_the_target_reach_y_test_alone(
     """The same pictures under permuted labels: every field but the test labels is bit-identical (and the
     fingerprint, which is of all content, so that a score cannot be taken for that of other labels).
     """
-    options: dict[str, Any] = {"images": images, "val_fraction": 0.3, "root": mnist_root}
+    options: dict[str, Any] = {"val_fraction": 0.3, "root": mnist_root}
     files = {
         "mnist_usps": mnist_root / "usps" / "usps_test.npz",
         "office_caltech": mnist_root / "office_caltech10_img96" / "webcam_img96_jpeg.npz",
@@ -260,7 +256,7 @@ def test_labels_of_the_target_reach_y_test_alone(
     else:
         options |= {"source": "plain", "target": "mnist", **FEW}
     before = data.load(name, cache=cache / "1", **options)
-    sound(before, images)
+    sound(before)
     if name in files:
         relabel(files[name])
     elif name == "domains":
@@ -296,11 +292,11 @@ def test_the_order_of_the_target_knows_no_class(tmp_path: Path, cache: Path) -> 
 
 def test_limits_leave_the_statistics_alone(tmp_path: Path, cache: Path) -> None:
     features(tmp_path)
-    d = data.load("office_features", root=tmp_path, cache=cache, limit_train=20, limit_eval=5, images=40)
+    d = data.load("office_features", root=tmp_path, cache=cache, limit_train=20, limit_eval=5)
     whole = data.load("office_features", root=tmp_path, cache=cache)
     assert [len(x) for x in (d.x_train, d.x_val, d.x_test)] == [20, 5, 5]
     assert d.x_target is not None and whole.x_target is not None
-    assert torch.equal(d.x_target, whole.x_target[:40]) and torch.equal(d.x_test, whole.x_test[:5])
+    assert torch.equal(d.x_target, whole.x_target) and torch.equal(d.x_test, whole.x_test[:5])
 
 
 def test_it_passes_through_to_device(tmp_path: Path, cache: Path) -> None:
@@ -504,13 +500,13 @@ def own(base: Path, **options: Any) -> dict[str, Any]:
 
 def test_own_pictures(tmp_path: Path, cache: Path) -> None:
     kept = own_pictures(tmp_path / "own")
-    d = data.load("domains", cache=cache, **own(tmp_path / "own", source="a+c", images=4))
-    sound(d, 4)
+    d = data.load("domains", cache=cache, **own(tmp_path / "own", source="a+c"))
+    sound(d)
     assert d.name == "domains" and d.classes == ("cup", "mug", "pen")
     colours, labels = kept["b"]
     flat = np.repeat(colours, 36, axis=0).reshape(-1, 6, 6, 3).transpose(0, 3, 1, 2)
     assert pairs(d.x_test, d.y_test) == pairs(flat, labels)
-    assert any("4 of the 18 target rows" in note for note in d.notes)
+    assert any("the 18 target rows" in note for note in d.notes)
     grey = data.load("domains", cache=cache, **own(tmp_path / "own", channels=1))
     assert grey.x_train.shape[1:] == (1, 6, 6)
 
@@ -593,12 +589,6 @@ def test_a_damaged_picture_is_named(tmp_path: Path, cache: Path) -> None:
         ({"source": None}, "needs path=DIR source=NAME target=NAME"),
         ({"path": None}, "needs path=DIR source=NAME target=NAME"),
         ({"path": "nowhere"}, "does not exist"),
-        ({"images": 0}, "images must be a whole number of at least 1, or null, not 0"),
-        ({"images": -3}, "images must be"),
-        ({"images": True}, "images must be"),
-        ({"images": 2.5}, "images must be"),
-        ({"images": "all"}, "images must be"),
-        ({"images": 19}, "domains: images=19, but the target b has 18"),
         ({"size": 0}, "size must be a whole number of pixels from 1 to 1024, not 0"),
         ({"channels": 2}, "channels must be 1 (grey) or 3 (colour), not 2"),
         ({"colour": 2}, "no option 'colour'"),
@@ -622,7 +612,6 @@ def test_bad_options(options: dict[str, Any], says: str, tmp_path: Path, cache: 
         ({"n_test": "x"}, "n_test must be"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"size": 28}, "size must be 32 or 16 pixels, not 28"),
-        ({"n_test": 12, "images": 13}, "images=13, but the target textured has 12"),
     ],
 )
 def test_bad_options_of_digits(options: dict[str, Any], says: str, cache: Path) -> None:
@@ -681,9 +670,9 @@ def test_a_missing_set_says_what_to_get(name: str, parts: list[str], tmp_path: P
 
 def test_a_prepared_pair_needs_no_source(tmp_path: Path, cache: Path) -> None:
     encoded(tmp_path / "r")
-    first = data.load("office_caltech", root=tmp_path / "r", cache=cache, images=3)
+    first = data.load("office_caltech", root=tmp_path / "r", cache=cache)
     shutil.rmtree(tmp_path / "r")
-    assert unlike(first, data.load("office_caltech", root=tmp_path / "r", cache=cache, images=3)) == set()
+    assert unlike(first, data.load("office_caltech", root=tmp_path / "r", cache=cache)) == set()
 
 
 # the generated domain that came with this table

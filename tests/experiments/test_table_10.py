@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data import DataSet
-from experiments import adapting, transfer
+from experiments import adapting, grid, transfer
 from experiments import table_10_adabn as t10
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import domain_net as nets
@@ -34,13 +34,13 @@ def dataset(shift=1.0, n=48, m=30, classes=3, seed=0):
 
 
 def run(method="source", norm="batch", source="textured", target="blurred", images=None, **changes):
-    options = {"source": source, "target": target, "images": images}
+    options = {"source": source, "target": target}
     model = t10.Network(changes.pop("model", "domain_net"), changes.pop("width", 0.125), None)
     data = Data(changes.pop("data", "digit_domains"), 0.1, None, None, options)
     optimizer = Optimizer("SGD", changes.pop("lr", 0.05), 0.0, {"momentum": 0.9})
     weight = changes.pop("weight", 1.0 if method in t10.WITH_TARGET else 0.0)
     parts = data, model, Norm(norm, changes.pop("norm_options", {})), optimizer
-    made = t10.Run("T10", *parts, method, 5, weight, 0, 16, 3, 0)
+    made = t10.Run("T10", *parts, method, images, 5, weight, 0, 16, 3, 0)
     return t10.check(replace(made, **changes))
 
 
@@ -78,6 +78,36 @@ def test_members_may_have_targets_of_different_sizes():
     sets[1] = replace(sets[1], **{k: getattr(sets[0], k) for k in ("x_train", "y_train", "x_val", "y_val")})
     _, metrics = finished([run("adabn"), run("adabn", target="colour")], sets)
     assert [len(w) for w in metrics["wrong"]] == [30, 20]
+
+
+def test_few_target_pictures_are_drawn_by_the_seed_each_number_within_the_next():
+    data = dataset(0.5)
+    runs = [run("adabn", images=n) for n in (1, 5, 30)] + [run("adabn")]
+    state = t10.State(runs, [data] * 4, CPU)
+    one, five, thirty, whole = (adapting.seen_by(state, k) for k in range(4))
+    assert (len(one), len(five), len(thirty)) == (1, 5, 30) and torch.equal(whole, data.x_target)
+    assert torch.equal(five[:1], one) and torch.equal(thirty[:5], five)
+    assert {r.numpy().tobytes() for r in thirty} == {r.numpy().tobytes() for r in whole}
+    other = t10.State([run("adabn", images=5, seed=1)], data, CPU)
+    assert not torch.equal(adapting.seen_by(other, 0), five)
+    state, metrics = finished([run("adabn", images=5)], data)
+    with adapting.target_statistics(state.model, five):
+        wrong = adapting.wrong_by_logits(adapting.of_all(state.model, data.x_test), data.y_test)
+    assert torch.equal(metrics["wrong"][0], wrong)
+
+
+@pytest.mark.parametrize(
+    ("profile", "runs", "networks", "trained_with_target"),
+    [("smoke", 15, 3, 2), ("quick", 176, 8, 12), ("cpu", 179, 12, 16), ("paper", 92, 6, 12)],
+)
+def test_one_source_network_serves_all_its_targets(profile, runs, networks, trained_with_target, composed):
+    """For each seed: a job for each source, or pair of sources, and one for each training with a target."""
+    points = grid.points(["table=T10", f"profile={profile}", "seed=0"], composed)
+    jobs = [{(p.run.method, p.run.data.options["source"]) for p in job} for job in grid.jobs(points)]
+    alone = [job for job in jobs if any(m in t10.WITH_TARGET for m, _ in job)]
+    assert len(points) == runs and len(alone) == trained_with_target and all(len(job) == 1 for job in alone)
+    assert len(jobs) - len(alone) == networks
+    assert all(len({source for _, source in job}) == 1 for job in jobs)
 
 
 def test_adabn_by_its_formula():
@@ -196,7 +226,7 @@ def test_divergence_of_a_layer_is_that_of_its_outputs_after_the_relu():
     with torch.no_grad():
         for x in (data.x_train, data.x_target):
             state.model(x.float() / 255)
-        with adapting.target_statistics(state.model, data):
+        with adapting.target_statistics(state.model, data.x_target):
             kept = seen[:2]  # what the adaptation itself passed through comes after
             state.model(data.x_target.float() / 255)
     handle.remove()
@@ -254,6 +284,9 @@ def test_what_cannot_run_is_one_line():
         ),
         (lambda: run(method="coralle"), "choose one of source"),
         (lambda: run(images=3), "takes no number of target pictures"),
+        (lambda: run("adabn", images=0), "from 1; null: all"),
+        (lambda: t10.State([run("adabn", images=31)], data, CPU), "images=31: pair has 30 target rows"),
+        (lambda: t10.State([run("coral", images=1)], data, CPU), "1 target rows; statistics need 2"),
         (lambda: run(weight=1.0), "no second loss"),
         (lambda: run(model="features"), "data=office_features"),
         (lambda: run(data="mnist"), "pairs of domains"),
@@ -312,12 +345,12 @@ def test_a_network_in_evaluation_sees_no_batch():
     data = dataset(0.5)
     state, _ = finished([run("adabn")], data)
     state.net.eval()
-    with adapting.target_statistics(state.model, data):
+    with adapting.target_statistics(state.model, data.x_target):
         whole = adapting.of_all(state.model, data.x_test)
     small = replace(data)
     old, adapting.PIECE = adapting.PIECE, 7
     try:
-        with adapting.target_statistics(state.model, small):
+        with adapting.target_statistics(state.model, small.x_target):
             pieces = adapting.of_all(state.model, data.x_test)
     finally:
         adapting.PIECE = old

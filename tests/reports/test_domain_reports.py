@@ -30,12 +30,12 @@ OURS = {
 def record(row, column, accuracy, seed):
     method = row.rstrip("0123456789").rstrip("_")
     images = int(row.rsplit("_", 1)[1]) if row[-1].isdigit() else None
-    options = {"source": WORDS[column[0]], "target": WORDS[column[1]], "images": images}
+    options = {"source": WORDS[column[0]], "target": WORDS[column[1]]}
     cfg = {"table": "T10", "data": {"name": "office_caltech", "val_fraction": 0.1, "limit_train": None,
                                     "limit_eval": None, "options": options},
            "model": {"name": "domain_net", "width": 1.0, "weights": None},
            "norm": {"name": "batch", "options": {}},
-           "optimizer": {"name": "SGD", "lr": 0.05, "l2": 0.0, "options": {}}, "method": method, "epochs": 2,
+           "optimizer": {"name": "SGD", "lr": 0.05, "l2": 0.0, "options": {}}, "method": method, "images": images, "epochs": 2,
            "batch_size": 64, "seed": seed}  # fmt: skip
     out = synthetic.record("a1", "mnist", seed, table="T10", status="finished")
     value = accuracy + seed + 0.1 * ((list(OURS).index(row) * 7 + seed * 3) % 5)
