@@ -3,7 +3,8 @@
 Options of every set: `source`, a domain or several joined by +; `target`, another domain.
 
 No label of the target reaches a training. Its rows stand in the order of their own content (a hash of the
-pixels), so their order knows no class; the labels are in `y_test` alone. The setting is transductive: the pictures that statistics are taken of are those that are scored.
+pixels), so their order knows no class; the labels are in `y_test` alone. The setting is transductive: the
+pictures that statistics are taken of are those that are scored.
 """
 
 import hashlib

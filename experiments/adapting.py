@@ -38,24 +38,62 @@ def wrong_by_logits(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
 
 
-def wrong_ones(state: Any, k: int) -> Tensor:
-    """Which target pictures the method of member k gets wrong, bool [n]. Labels of the target only score."""
-    run, data, net = state.runs[k], state.datasets[k], state.model
-    net.eval()
+def wrong_ones(state: Any) -> list[Tensor]:
+    """Which target pictures each member gets wrong, bool [n] each. Labels of the target only score."""
+    state.net.eval()
+    seen = Seen(state)
+    labels = [data.y_test for data in state.datasets]
+    return [wrong_by(told(seen, k), y) for k, y in enumerate(labels)]
+
+
+def wrong_by(found: Tensor | None, y: Tensor) -> Tensor:
+    """Of classes [n] or logits [n, C]; of a network that diverged, nothing it says is right."""
+    if found is None:
+        return torch.ones_like(y, dtype=torch.bool)
+    return wrong_by_logits(found, y) if found.ndim == 2 else found.to(y) != y
+
+
+def told(seen: Seen, k: int) -> Tensor | None:
+    """What the method of member k says of its target: logits, or the classes of the SVM. None where that
+    network diverged.
+    """
+    run, data, net = seen.state.runs[k], seen.state.datasets[k], seen.state.model
     try:
-        if run.method in ("source", "deep_coral", "dann"):
-            return wrong_by_logits(of_all(net, data.x_test), data.y_test)
-        if run.method == "adabn":
-            with target_statistics(net, seen_by(state, k)):
-                return wrong_by_logits(of_all(net, data.x_test), data.y_test)
-        source = of_all(net.features, data.x_train)
-        rows = seen_by(state, k)
-        with target_statistics(net, rows) if run.method.startswith("adabn") else nullcontext():
-            seen, scored = of_all(net.features, rows), of_all(net.features, data.x_test)
-        found = predicted(run, source, data.y_train, seen, scored)
-    except transfer.Unusable:  # a network that diverged: nothing it says is right
-        return torch.ones_like(data.y_test, dtype=torch.bool)
-    return found.to(data.y_test) != data.y_test
+        statistics, scored = seen.target(k, adapted=run.method.startswith("adabn"))
+        if run.method in ("source", "adabn", "deep_coral", "dann"):
+            with torch.no_grad():
+                logits: Tensor = net.head(scored)
+            return logits
+        return predicted(run, seen.source(k), data.y_train, statistics, scored)
+    except transfer.Unusable:
+        return None
+
+
+class Seen:
+    """Features of the trained network, each computed once for all members that want them."""
+
+    def __init__(self, state: Any) -> None:
+        self.state, self.known = state, dict[Any, Any]()
+
+    def source(self, k: int) -> Tensor:
+        x = self.state.datasets[k].x_train
+        if id(x) not in self.known:
+            self.known[id(x)] = of_all(self.state.model.features, x)
+        features: Tensor = self.known[id(x)]
+        return features
+
+    def target(self, k: int, adapted: bool) -> tuple[Tensor, Tensor]:
+        """(of the rows that member k takes statistics of, of those to be scored)."""
+        data, net = self.state.datasets[k], self.state.model
+        key = id(data), self.state.runs[k].images, adapted
+        if key not in self.known:
+            rows = seen_by(self.state, k)
+            with target_statistics(net, rows) if adapted else nullcontext():
+                scored = of_all(net.features, data.x_test)
+                same = rows.shape == data.x_test.shape and torch.equal(rows, data.x_test)
+                self.known[key] = (scored if same else of_all(net.features, rows)), scored
+        found: tuple[Tensor, Tensor] = self.known[key]
+        return found
 
 
 def predicted(run: Any, source: Tensor, labels: Tensor, seen: Tensor, scored: Tensor) -> Tensor:

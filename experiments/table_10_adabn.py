@@ -348,7 +348,7 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
             "test_accuracy": [math.nan] * K,
         }
         if left == 0:
-            wrong = [adapting.wrong_ones(state, k) for k in range(K)]
+            wrong = adapting.wrong_ones(state)
             metrics["wrong"] = wrong
             metrics["test_accuracy"] = [100 - 100 * w.double().mean().item() for w in wrong]
             for k in range(K):

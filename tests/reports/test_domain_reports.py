@@ -35,8 +35,8 @@ def record(row, column, accuracy, seed):
                                     "limit_eval": None, "options": options},
            "model": {"name": "domain_net", "width": 1.0, "weights": None},
            "norm": {"name": "batch", "options": {}},
-           "optimizer": {"name": "SGD", "lr": 0.05, "l2": 0.0, "options": {}}, "method": method, "images": images, "epochs": 2,
-           "batch_size": 64, "seed": seed}  # fmt: skip
+           "optimizer": {"name": "SGD", "lr": 0.05, "l2": 0.0, "options": {}}, "method": method, "epochs": 2,
+           "images": images, "batch_size": 64, "seed": seed}  # fmt: skip
     out = synthetic.record("a1", "mnist", seed, table="T10", status="finished")
     value = accuracy + seed + 0.1 * ((list(OURS).index(row) * 7 + seed * 3) % 5)
     curves = {
