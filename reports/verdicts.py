@@ -121,6 +121,8 @@ def component(part: claim_room.Part, judge: Judge, bases: list[Basis]) -> Compon
             return without("not comparable", f"{b.column}: {b.data} is a check of mechanics only")
         if b.standing == "unknown":
             return without("not comparable", f"{b.column}: {b.data} does not stand for the published column")
+        if b.data in part.not_on:
+            return without("not comparable", f"{b.column}: {b.data} has not the domains that it names")
     if not cells_of(part.margin) & judge.samples.keys():  # nothing of it, whatever else of the column ran
         return without("not run", "")
     for b in bases:

@@ -26,6 +26,7 @@ class Part:
     margin: Margin
     absolute: bool = False  # holds a threshold that means something on the paper's data and epochs only
     strict: bool = True  # False: a margin of 0 meets it, as in <=
+    not_on: tuple[str, ...] = ()  # data that stand in for the column, but can say nothing of this condition
 
 
 Claim = Callable[[Any], list[Part]]
