@@ -71,6 +71,7 @@ def test_methods_on_one_network_are_one_training_and_give_what_they_give_alone()
         for p, q in zip(alone.model.state_dict().values(), state.model.state_dict().values(), strict=True):
             assert torch.equal(p, q)
     assert together["test_accuracy"][0] == 100 - 100 * together["wrong"][0].double().mean().item()
+    assert together["chance"] == [100 / 3] * len(runs)
 
 
 def test_members_may_have_targets_of_different_sizes():

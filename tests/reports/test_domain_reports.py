@@ -45,7 +45,7 @@ def record(row, column, accuracy, seed, name="office_caltech"):
         "val_error": [9.0, 8.0],
         "test_accuracy": [None, value],
     }
-    metrics = {"test_accuracy": value, "val_error": 8.0, "chance": 90.0}
+    metrics = {"test_accuracy": value, "val_error": 8.0, "chance": 10.0}
     if row == "adabn":
         curves |= {"divergence_before": [0.5, 0.4], "divergence_after": [0.1, 0.05], "plane_rows": [2, 2]}
         curves |= {f"plane_{w}": [0.0, 1, 2, 3, 4, 5, 6, 7] for w in ("before", "after")}
@@ -111,6 +111,7 @@ def test_verdicts_gains_and_page_on_generated_runs(tmp_path):
         "T10.C11": "contradicted",
     }
     assert found["T10.C6"].margin == pytest.approx(16 / 6, abs=0.3)
+    assert not any("at chance" in c.label for c in report.claims)
     assert sum(page.gains(report, "adabn").values()) / 3 == pytest.approx(
         (12 + 2 + 1 + 12 + 3 + 3) / 6, abs=0.3
     )
