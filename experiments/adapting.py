@@ -4,9 +4,9 @@ how far apart the domains are inside it, before and after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ import norms
 from data.batches import take
 from experiments import transfer
 
+T = TypeVar("T")
+Moments: TypeAlias = list[tuple[Tensor, Tensor]]  # mean and variance [C] of each layer
+
 PIECE = 200  # pictures at a time
+AT_ONCE = 2**31  # bytes of one layer's input for which a target goes through in a single pass
 SHOWN = 150  # rows of each domain in the picture of features
 
 
@@ -38,11 +42,9 @@ def wrong_by_logits(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
 
 
-def wrong_ones(state: Any) -> list[Tensor]:
+def wrong_ones(seen: Seen) -> list[Tensor]:
     """Which target pictures each member gets wrong, bool [n] each. Labels of the target only score."""
-    state.net.eval()
-    seen = Seen(state)
-    labels = [data.y_test for data in state.datasets]
+    labels = [data.y_test for data in seen.state.datasets]
     return [wrong_by(told(seen, k), y) for k, y in enumerate(labels)]
 
 
@@ -57,57 +59,81 @@ def told(seen: Seen, k: int) -> Tensor | None:
     """What the method of member k says of its target: logits, or the classes of the SVM. None where that
     network diverged.
     """
-    run, data, net = seen.state.runs[k], seen.state.datasets[k], seen.state.model
+    run, net = seen.state.runs[k], seen.state.model
     try:
-        statistics, scored = seen.target(k, adapted=run.method.startswith("adabn"))
+        of_target = seen.target(k, adapted=run.method.startswith("adabn"))
         if run.method in ("source", "adabn", "deep_coral", "dann"):
             with torch.no_grad():
-                logits: Tensor = net.head(scored)
+                logits: Tensor = net.head(of_target.scored)
             return logits
-        return predicted(run, seen.source(k), data.y_train, statistics, scored)
+        if run.method.endswith("_svm"):
+            return torch.from_numpy(seen.svm(k)(in_numpy(of_target.scored)))
+        return aligned(run, seen.source(k).features, seen.state.datasets[k].y_train, of_target)
     except transfer.Unusable:
         return None
 
 
+def aligned(run: Any, source: Tensor, labels: Tensor, of_target: Target) -> Tensor:
+    """Classes of the scored target rows, by an SVM on source features that are aligned with those of the rows
+    that statistics are taken of (all, unless their number is limited).
+    """
+    method = run.method.removeprefix("adabn_")
+    options = {} if method == "coral" else {"dims": run.dims}
+    parts = transfer.standardised(*map(in_numpy, (source, of_target.features, of_target.scored)))
+    x, target = transfer.ALIGN[method](*parts, **options)
+    return torch.from_numpy(transfer.classified(x, in_numpy(labels), target))
+
+
+def in_numpy(x: Tensor) -> Any:
+    return x.cpu().numpy()
+
+
+class Source(NamedTuple):
+    features: Tensor  # of all training rows
+    layers: Moments
+
+
+class Target(NamedTuple):
+    features: Tensor  # of the rows that statistics are taken of
+    scored: Tensor  # of those to be scored
+    layers: Moments  # over the former
+
+
 class Seen:
-    """Features of the trained network, each computed once for all members that want them."""
+    """What the trained network makes of each domain, computed once for all members that want it."""
 
     def __init__(self, state: Any) -> None:
+        state.net.eval()
         self.state, self.known = state, dict[Any, Any]()
 
-    def source(self, k: int) -> Tensor:
+    def source(self, k: int) -> Source:
         x = self.state.datasets[k].x_train
-        if id(x) not in self.known:
-            self.known[id(x)] = of_all(self.state.model.features, x)
-        features: Tensor = self.known[id(x)]
-        return features
+        return self.once(("source", id(x)), lambda: Source(*outputs(self.state.model, x)))
 
-    def target(self, k: int, adapted: bool) -> tuple[Tensor, Tensor]:
-        """(of the rows that member k takes statistics of, of those to be scored)."""
-        data, net = self.state.datasets[k], self.state.model
-        key = id(data), self.state.runs[k].images, adapted
-        if key not in self.known:
+    def svm(self, k: int) -> transfer.Classifier:
+        """Fitted to the source features as they are."""
+        data = self.state.datasets[k]
+        fit = lambda: transfer.fitted(in_numpy(self.source(k).features), in_numpy(data.y_train))  # noqa: E731
+        return self.once(("svm", id(data.x_train)), fit)
+
+    def target(self, k: int, adapted: bool) -> Target:
+        """With the statistics of the source or, adapted, those of the rows that member k may see."""
+        net, data = self.state.model, self.state.datasets[k]
+
+        def look() -> Target:
             rows = seen_by(self.state, k)
             with target_statistics(net, rows) if adapted else nullcontext():
-                scored = of_all(net.features, data.x_test)
+                features, layers = outputs(net, rows)
                 same = rows.shape == data.x_test.shape and torch.equal(rows, data.x_test)
-                self.known[key] = (scored if same else of_all(net.features, rows)), scored
-        found: tuple[Tensor, Tensor] = self.known[key]
+                return Target(features, features if same else of_all(net.features, data.x_test), layers)
+
+        return self.once(("target", id(data), self.state.runs[k].images, adapted), look)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self.known:
+            self.known[key] = make()
+        found: T = self.known[key]
         return found
-
-
-def predicted(run: Any, source: Tensor, labels: Tensor, seen: Tensor, scored: Tensor) -> Tensor:
-    """Classes of the target rows `scored`, by an SVM on source features that are aligned with the target rows
-    `seen` (all of them, unless their number is limited), or on the features as they are.
-    """
-    a, b, c = (x.double().cpu().numpy() for x in (source, seen, scored))
-    if run.method.endswith("_svm"):
-        x, target = a, c
-    else:
-        method = run.method.removeprefix("adabn_")
-        options = {} if method == "coral" else {"dims": run.dims}
-        x, target = transfer.ALIGN[method](*transfer.standardised(a, b, c), **options)
-    return torch.from_numpy(transfer.classified(x, labels.cpu().numpy(), target))
 
 
 def seen_by(state: Any, k: int) -> Tensor:
@@ -127,7 +153,7 @@ def target_statistics(net: Any, x: Tensor) -> Iterator[None]:
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise transfer.Unusable("the network's weights are not finite")
     try:
-        with norms.adapted(net, batches(x)):
+        with norms.adapted(net, batches(x), max_bytes=AT_ONCE):
             yield
     except ValueError as e:
         if "finite" in str(e):
@@ -138,54 +164,55 @@ def target_statistics(net: Any, x: Tensor) -> Iterator[None]:
 # ---- how far apart the domains are ------------------------------------------------------------------------
 
 
-def outputs(net: Any, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Mean and variance per channel of what every layer of batch normalisation gives, after the ReLU that
-    follows it, over all of x. Before it they would say little: AdaBN makes those of both domains equal.
+def outputs(net: Any, x: Tensor) -> tuple[Tensor, Moments]:
+    """Features of all of x [n, D], and mean and variance per channel of what every layer of batch
+    normalisation gives on the way, after the ReLU that follows it. Before it they would say little: AdaBN
+    makes those of both domains equal.
     """
     layers = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     sums = [torch.zeros(3, m.num_features, dtype=torch.float64, device=x.device) for m in layers]
 
     def note(total: Tensor) -> Any:
         def hook(module: Any, args: Any, y: Tensor) -> None:
-            flat = y.double().clamp(min=0).transpose(0, 1).flatten(1)
-            total[0] += flat.shape[1]
-            total[1] += flat.sum(1)
-            total[2] += flat.square().sum(1)
+            y = y.clamp(min=0)
+            places = [0, *range(2, y.ndim)]
+            total[0] += y.numel() // y.shape[1]
+            total[1] += y.sum(places, dtype=torch.float64)
+            total[2] += y.square().sum(places, dtype=torch.float64)
 
         return hook
 
     handles = [m.register_forward_hook(note(s)) for m, s in zip(layers, sums, strict=True)]
     try:
-        of_all(net.features, x)
+        features = of_all(net.features, x)
     finally:
         for handle in handles:
             handle.remove()
-    return [(total / n, (square / n - (total / n).square()).clamp(min=0)) for n, total, square in sums]
+    moments = [(total / n, (square / n - (total / n).square()).clamp(min=0)) for n, total, square in sums]
+    return features, moments
 
 
-def divergence(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> list[float]:
+def divergence(one: Moments, other: Moments) -> list[float]:
     """Symmetric KL between the domains in each layer, as transfer.symmetric_kl has it."""
     pairs = zip(one, other, strict=True)
     return [transfer.kl_of_moments(m.cpu(), v.cpu(), n.cpu(), w.cpu()) for (m, v), (n, w) in pairs]
 
 
-def pictured(state: Any, k: int) -> dict[str, Any]:
+def pictured(seen: Seen, k: int) -> dict[str, Any]:
     """For member k, if it is AdaBN with all of the target: divergence by layer before and after, and both
     domains' features in one plane, before and after (x of the source's rows, y of them, x and y of the
     target's, one after the other). {} for others, and for a network that diverged.
     """
-    run, data, net = state.runs[k], state.datasets[k], state.model
+    run = seen.state.runs[k]
     if run.method != "adabn" or run.images is not None:
         return {}
     found: dict[str, Any] = {}
     try:
-        source = outputs(net, data.x_train)
-        shown = [of_all(net.features, data.x_train[:SHOWN])]
-        for when, block in (("before", nullcontext()), ("after", target_statistics(net, data.x_target))):
-            with block:
-                found[f"divergence_{when}"] = divergence(source, outputs(net, data.x_target))
-                shown.append(of_all(net.features, data.x_target[:SHOWN]))
-        of_source, *of_target = transfer.plane(*(x.double().cpu().numpy() for x in shown))
+        source, before, after = seen.source(k), seen.target(k, adapted=False), seen.target(k, adapted=True)
+        for when, target in (("before", before), ("after", after)):
+            found[f"divergence_{when}"] = divergence(source.layers, target.layers)
+        shown = (in_numpy(part.features[:SHOWN]) for part in (source, before, after))
+        of_source, *of_target = transfer.plane(*shown)
         for when, part in zip(("before", "after"), of_target, strict=True):
             found[f"plane_{when}"] = [round(float(v), 4) for p in (of_source, part) for v in p.T.ravel()]
         found["plane_rows"] = [len(of_source), len(of_target[0])]

@@ -16,7 +16,8 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,35 @@ def distinct_data(runs: list[Any]) -> list[Any]:
 
 def load(cfg: DictConfig, runs: list[Any]) -> list[data.DataSet]:
     """The data of each run; one object for those that share it."""
-    found = {}
+    found: dict[str, data.DataSet] = {}
     if cfg.data.get("cache"):  # tables keep what they fit to the data there, too
         os.environ["BN_DATA_CACHE"] = str(cfg.data.cache)
+    if cfg.data.get("root"):  # networks look there for weights that were trained elsewhere
+        os.environ["BN_WEIGHTS_ROOT"] = str(cfg.data.root)
     for run in distinct_data(runs):
         limits = {k: getattr(run.data, k) for k in ("val_fraction", "limit_train", "limit_eval", "share")}
-        found[data_key(run)] = data.load(run.data.name, **data_options(cfg, run), **limits)
+        dataset = data.load(run.data.name, **data_options(cfg, run), **limits)
+        found[data_key(run)] = sharing(dataset, found.values())
     return [found[data_key(run)] for run in runs]
+
+
+def sharing(dataset: data.DataSet, others: Iterable[data.DataSet]) -> data.DataSet:
+    """`dataset` with the tensors of `others` in place of its own where they are equal: one source's rows are
+    in memory once, however many targets it is adapted to.
+    """
+    import torch
+
+    def equal(a: Any, b: Any) -> bool:
+        both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dtype == b.dtype
+        return both and torch.equal(a, b)
+
+    same = {
+        f.name: getattr(other, f.name)
+        for other in others
+        for f in fields(dataset)
+        if equal(getattr(dataset, f.name), getattr(other, f.name))
+    }
+    return replace(dataset, **same)
 
 
 def alike(cfg: DictConfig, todo: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features: TypeAlias = NDArray[np.float64]
+Classifier: TypeAlias = Callable[[Any], NDArray[np.int64]]
 Aligned: TypeAlias = tuple[Features, Features]  # of the source and of the target's rows that are classified
 
 COSTS = tuple(10.0**k for k in range(-3, 5))  # of the linear SVM, tried by cross-validation on the source
@@ -123,27 +124,37 @@ ALIGN: dict[str, Callable[..., Aligned]] = {"coral": coral, "sa": subspace_align
 
 
 def classified(
-    source: Features, labels: Any, target: Features, costs: Sequence[float] = COSTS, folds: int = 3
+    source: Any, labels: Any, target: Any, costs: Sequence[float] = COSTS, folds: int = 3
 ) -> NDArray[np.int64]:
-    """Classes of the target by a linear SVM on the source, its cost chosen there by cross-validation; of
-    equal ones the smallest, and so too where a class has a single example, which leaves nothing to validate.
+    """Classes of the target by a linear SVM on the source."""
+    return fitted(source, labels, costs, folds)(target)
+
+
+def fitted(source: Any, labels: Any, costs: Sequence[float] = COSTS, folds: int = 3) -> Classifier:
+    """A linear SVM on the source, its cost chosen there by cross-validation; of equal ones the smallest, and
+    so too where a class has a single example, which leaves nothing to validate.
     """
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.svm import LinearSVC
 
-    source, target = finite(source, target)
+    (source,) = finite(source)
     y = np.asarray(labels, np.int64)
     if (source == source[0]).all():
         raise Unusable("features are constant: nothing to classify by")
     scale = np.sqrt(np.square(source).mean()) or 1.0  # costs mean the same for features of any size
-    source, target = source / scale, target / scale
-    svm = LinearSVC(C=costs[0], dual="auto", random_state=0, max_iter=2000)
+    source = source / scale
+    svm: Any = LinearSVC(C=costs[0], dual="auto", random_state=0, max_iter=2000)
     fewest = int(np.unique(y, return_counts=True)[1].min())
     if fewest >= 2 and len(costs) > 1:
         parts = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=0)
-        search = GridSearchCV(svm, {"C": sorted(costs)}, cv=parts, refit=True)
-        return np.asarray(quiet(search, source, y).predict(target), np.int64)
-    return np.asarray(quiet(svm, source, y).predict(target), np.int64)
+        svm = GridSearchCV(svm, {"C": sorted(costs)}, cv=parts, refit=True)
+    quiet(svm, source, y)
+
+    def classes_of(target: Any) -> NDArray[np.int64]:
+        (x,) = finite(target)
+        return np.asarray(svm.predict(x / scale), np.int64)
+
+    return classes_of
 
 
 def quiet(model: Any, x: Features, y: Any) -> Any:

@@ -187,17 +187,22 @@ class _Pooled:
         """Take in x [N, C, ...]."""
         if x.numel() == 0:
             return
+        if x.stride(1) == 1 and x.shape[1] > 1:  # channels last: column by column of [values, C]
+            columns = x.movedim(1, -1).flatten(0, -2)
+            for part in columns.split(max(1, PART // (4 * x.shape[1]))):
+                mean = _wide(part).mean(0)
+                square = (part - mean).square_().sum(0)
+                self._merge(len(part), _double(mean), _double(square))
+            return
         # Row by row (the positions of a channel in an example), which vectorises: on a CPU it takes a quarter
         # of the time of batch_norm's own kernel or less. In parts, so that the deviations stay small.
         rows = x.flatten(2) if x.dim() > 2 else x.t()[None]
         size = max(1, PART // (rows.shape[1] * min(rows.shape[2], ROW)))
         for part in (part for piece in rows.split(ROW, dim=2) for part in piece.split(size)):
-            wide = part if part.dtype == torch.float64 else part.float()
+            wide = _wide(part)
             mean = wide.mean(2)
             root = torch.linalg.vector_norm(wide - mean[:, :, None], dim=2)
-            if x.device.type == "mps":  # has no float64
-                mean, root = mean.cpu(), root.cpu()
-            mean, square, n = mean.double(), root.double().square(), part.shape[2]
+            mean, square, n = _double(mean), _double(root).square(), part.shape[2]
             centre = mean.mean(0)
             square = (square + n * (mean - centre).square()).sum(0)
             self._merge(n * len(part), centre, square)
@@ -221,6 +226,14 @@ class _Pooled:
         running_var.copy_(self.square / (self.count - correction))
         if mean:
             running_mean.copy_(self.mean)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.cpu().double() if x.device.type == "mps" else x.double()  # which has no float64
 
 
 class _Reached(BaseException):

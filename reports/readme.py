@@ -123,7 +123,9 @@ def standing_of_code(report: TableReport) -> str:
 
 
 def table_of(report: TableReport) -> list[str]:
-    """Survey and ours for each column, and for each of the page's IN_README metrics that the column has."""
+    """Survey and ours for each column, and for each of the page's IN_README metrics that the column has; last
+    what the page has of its own.
+    """
     pub = report.published
     shown = getattr(pages.of(report.table), "IN_README", [pub.metrics[0].id])
     heads, found = [pub.row_header["en"]], []
@@ -138,6 +140,9 @@ def table_of(report: TableReport) -> list[str]:
             name = pub.group(column) + (f", {metric.short}" if len(shown) > 1 else "")
             heads += [f"{name}: survey", "ours"] if told else [f"{name}: ours"]
             found.append((cells, metric.digits, told))
+    columns_of = getattr(pages.of(report.table), "readme_columns", None)
+    more: list[tuple[str, dict[str, str]]] = columns_of(report) if columns_of else []
+    heads += [head for head, _ in more]
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for row in pub.main_rows:
         words = [row.en]
@@ -145,6 +150,7 @@ def table_of(report: TableReport) -> list[str]:
             cell = cells.get(row.id)
             words += [tables.number(cell["survey"] if cell else None, digits)] if told else []
             words.append(tables.mean_sd(cell, digits) if cell else "")
+        words += [texts.get(row.id) or tables.NONE for _, texts in more]
         lines.append("| " + " | ".join(words) + " |")
     return lines
 

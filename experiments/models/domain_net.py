@@ -96,8 +96,8 @@ def on_features(shape: Sequence[int], classes: int, norm: Callable[[int, int], n
 
 def googlenet(classes: int, weights: str | None) -> Net:
     """GoogLeNet of torchvision, which has batch normalisation, without its auxiliary heads; a new last layer.
-    `weights`: null (initial ones); a file of its ImageNet weights; or imagenet, that file where torchvision
-    or the user's data root has it. ValueError, one line, where there is no such file.
+    `weights`: null (initial ones) or imagenet, where torch's hub folder or the user's data root has the file.
+    ValueError, one line, where neither has.
 
     The three groups of inception modules that the source freezes and those that it trains are `groups`.
     """
@@ -105,24 +105,22 @@ def googlenet(classes: int, weights: str | None) -> Net:
 
     net: Any = build(weights=None, aux_logits=False, init_weights=weights is None, transform_input=False)
     if weights is not None:
-        net.load_state_dict(read_weights(found(weights)), strict=True)
+        net.load_state_dict(read_weights(found()), strict=True)
     head = nn.Linear(net.fc.in_features, classes)
     net.fc = nn.Identity()
     return Net(net, head)
 
 
-def found(weights: str) -> Path:
-    """The file: as given or, of imagenet, in torch's hub folder or the data root."""
-    if weights != "imagenet":
-        return Path(weights).expanduser()
+def found() -> Path:
+    """The file of ImageNet weights, in torch's hub folder or the data root."""
     name = f"googlenet-{IMAGENET}.pth"
-    folders = [Path(torch.hub.get_dir()) / "checkpoints", Path(os.environ.get("BN_DATA_ROOT") or ".")]
+    folders = [Path(torch.hub.get_dir()) / "checkpoints", Path(os.environ.get("BN_WEIGHTS_ROOT") or ".")]
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
     raise ValueError(
-        f"weights=imagenet: put {name} from https://download.pytorch.org/models/ into {folders[0]}, or give"
-        " model.weights=FILE"
+        f"weights=imagenet: put {name} from https://download.pytorch.org/models/ into {folders[0]} or"
+        " into the data root (data.root=DIR)"
     )
 
 

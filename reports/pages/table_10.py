@@ -5,15 +5,16 @@ network, how many target pictures are enough, and how far the domains are apart 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from reports import analysis, figures, store, tables
-from reports.claims.table_10 import LAYERS, SIX
+from reports.claims.table_10 import LAYERS, MULTI, SIX
 from reports.figures import Series, slug
-from reports.pages.cells import cell, columns_of, of_cells, titled
+from reports.pages.cells import cell, columns_of, data_of, of_cells, titled
 from reports.pages.cells import commands as commands
 from reports.statistics import Sample, summary
 
@@ -78,14 +79,44 @@ def by_seed(report: analysis.TableReport, column: str, row: str) -> dict[int, fl
     return dict(zip(runs["seed"].astype(int), values, strict=True))
 
 
-def gains(report: analysis.TableReport, row: str, over: str = "source") -> dict[int, float]:
-    """Mean gain over another row on the six transfers, seed by seed; {} unless all of them ran."""
-    found: dict[int, list[float]] = {}
-    for column in SIX:
-        mine, base = by_seed(report, column, row), by_seed(report, column, over)
-        for seed in mine.keys() & base.keys():
-            found.setdefault(seed, []).append(mine[seed] - base[seed])
-    return {seed: sum(v) / len(v) for seed, v in sorted(found.items()) if len(v) == len(SIX)}
+def averages(report: analysis.TableReport, row: str, columns: Sequence[str] = SIX) -> dict[int, float]:
+    """Mean accuracy over columns, seed by seed; {} unless all of them ran."""
+    found = [by_seed(report, column, row) for column in columns]
+    seeds = set.intersection(*map(set, found)) if found else set()
+    return {seed: sum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
+
+
+def gains(
+    report: analysis.TableReport, row: str, over: str = "source", columns: Sequence[str] = SIX
+) -> dict[int, float]:
+    """Mean gain over another row on the columns, seed by seed; {} unless all of them ran."""
+    mine, base = averages(report, row, columns), averages(report, over, columns)
+    return {seed: mine[seed] - base[seed] for seed in sorted(mine.keys() & base.keys())}
+
+
+def printed_average(report: analysis.TableReport, row: str, columns: Sequence[str] = SIX) -> float:
+    """Of the source paper's figures; NaN unless it prints all of them."""
+    told = [report.published.figure(row, c, "accuracy") for c in columns]
+    known = [f.source for f in told if f is not None and f.source is not None]
+    return sum(known) / len(known) if len(known) == len(columns) else math.nan
+
+
+def blocks(report: analysis.TableReport) -> dict[str, list[str]]:
+    """Title -> columns that go together: the source's six transfers, those from two sources, and what ran
+    besides.
+    """
+    found: dict[str, list[str]] = {"six transfers": list(SIX), "two sources": list(MULTI)}
+    runs = report.runs[report.runs["match"] == "cell"]
+    others = [c for c in dict.fromkeys(runs["column"].astype(str)) if c not in (*SIX, *MULTI)]
+    for column in others:
+        if column.endswith("_features"):
+            title = "GoogLeNet's features"
+        elif "mnist_usps" in data_of(report, column):
+            title = "MNIST and USPS"
+        else:
+            title = "pairs with Caltech" if len(column) == 2 else "other pairs"
+        found.setdefault(title, []).append(column)
+    return found
 
 
 def printed_gain(report: analysis.TableReport, row: str) -> float:
@@ -120,21 +151,23 @@ def gain_figure(report: analysis.TableReport) -> str:
     )  # fmt: skip
 
 
-def domains(report: analysis.TableReport) -> tuple[list[str], dict[tuple[str, str], str]]:
-    """Names of domains, and (source, target) -> column, of columns with one source that ran."""
-    found: dict[tuple[str, str], str] = {}
+def domains(report: analysis.TableReport) -> dict[str, dict[tuple[str, str], str]]:
+    """Data set -> (source, target) -> column, of columns with one source that ran."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
     runs = report.runs[report.runs["match"] == "cell"]
-    keys = ["column", "config.data.options.source", "config.data.options.target"]
+    keys = ["data.name", "column", "config.data.options.source", "config.data.options.target"]
     if not len(runs) or not set(keys) <= set(runs):
-        return [], {}
-    for column, source, target in runs[keys].drop_duplicates().itertuples(index=False, name=None):
-        if "+" not in str(source) and not str(column).endswith("_features"):
-            found[str(source), str(target)] = str(column)
-    return list(dict.fromkeys(name for pair in found for name in pair)), found
+        return {}
+    for data, column, source, target in runs[keys].drop_duplicates().itertuples(index=False, name=None):
+        if "+" not in str(source):
+            found.setdefault(str(data), {})[str(source), str(target)] = str(column)
+    return found
 
 
-def matrix(report: analysis.TableReport, row: str) -> str:
-    names, columns = domains(report)
+def matrix(report: analysis.TableReport, row: str, data: str) -> str:
+    """Source x target on one data set."""
+    columns = domains(report)[data]
+    names = list(dict.fromkeys(name for pair in columns for name in pair))
     values, counts = (np.full((len(names), len(names)), np.nan) for _ in range(2))
     for (source, target), column in columns.items():
         if found := by_seed(report, column, row):
@@ -144,8 +177,8 @@ def matrix(report: analysis.TableReport, row: str) -> str:
         return ""
     told = next((r.en.split(" (")[0] for r in report.published.rows if r.id == row), row)
     return figures.heat(
-        f"matrix-{row.replace('_', '-')}-{slug(report.profile)}", told, names, names, values, counts,
-        xlabel="target", ylabel="source", zlabel="accuracy (%)",
+        f"matrix-{row.replace('_', '-')}-{slug(report.profile)}-{slug(data)}", f"{told}, {data}",
+        names, names, values, counts, xlabel="target", ylabel="source", zlabel="accuracy (%)",
     )  # fmt: skip
 
 
@@ -212,7 +245,7 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     columns = [c for c in FROM_A if c in columns_of(report)]
     found = [
         [gain_figure(report)],
-        [matrix(report, row) for row in METHODS],
+        [matrix(report, row, data) for data in domains(report) for row in METHODS],
         [few(report, c) for c in columns],
         [by_layer(report, c) for c in columns],
         [plane(report, c) for c in columns],
@@ -227,7 +260,17 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
 def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:
     """For parts/table_10.html."""
     told = {r.id: r.en for r in report.published.rows}
+    ran = {title: columns for title, columns in blocks(report).items() if averages(report, "source", columns)}
+    runs = report.runs[report.runs["match"] == "cell"]
     return {
+        "averages": [
+            {
+                "row": row.en,
+                "printed": [figure(printed_average(report, row.id, c)) for c in (SIX, MULTI)],
+                "ours": [spread(averages(report, row.id, c)) for c in (SIX, MULTI)],
+            }
+            for row in report.published.main_rows
+        ],
         "gains": [
             {
                 "row": told[row],
@@ -238,8 +281,28 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
             for row in METHODS
             if row != "source"
         ],
+        "blocks": [f"{title} ({len(columns)})" for title, columns in ran.items()],
+        "by_block": [
+            {"row": told[row], "ours": [interval(gains(report, row, "source", c)) for c in ran.values()]}
+            for row in METHODS
+            if row != "source"
+        ],
+        "results": len(runs),
+        "networks": int(runs["weights"].nunique()) if "weights" in runs else 0,
         "apart": [apart(report, column, layer) for column in FROM_A for layer in LAYERS],
     }
+
+
+def readme_columns(report: analysis.TableReport) -> list[tuple[str, dict[str, str]]]:
+    """Head and text by row of the README's last columns: the means, with their spread over seeds."""
+    found = []
+    for head, columns in (("mean of the six", SIX), ("mean of two sources", MULTI)):
+        ours = {row.id: averages(report, row.id, columns) for row in report.published.main_rows}
+        if any(ours.values()):
+            printed = {row: figure(printed_average(report, row, columns)) for row in ours}
+            found.append((f"{head}: source paper", printed))
+            found.append((f"{head}: ours", {row: spread(values) for row, values in ours.items()}))
+    return found
 
 
 def apart(report: analysis.TableReport, column: str, layer: str) -> dict[str, str]:
@@ -255,6 +318,18 @@ def apart(report: analysis.TableReport, column: str, layer: str) -> dict[str, st
 def printed(report: analysis.TableReport, column: str, metric: str) -> str:
     figure = report.published.figure("adabn", column, metric)
     return "" if figure is None or figure.source is None else f"{figure.source:.4f}"
+
+
+def figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.1f}"
+
+
+def spread(values: dict[int, float]) -> str:
+    """71.3 ± 0.4; "" without any."""
+    if not values:
+        return ""
+    found = summary(Sample(values))
+    return f"{found.mean:.1f}" + ("" if math.isnan(found.sd) else f" ± {found.sd:.1f}")
 
 
 def signed(value: float) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data import DataSet
-from experiments import adapting, grid, transfer
+from experiments import adapting, grid, job, transfer
 from experiments import table_10_adabn as t10
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import domain_net as nets
@@ -35,8 +35,10 @@ def dataset(shift=1.0, n=48, m=30, classes=3, seed=0):
 
 def run(method="source", norm="batch", source="textured", target="blurred", images=None, **changes):
     options = {"source": source, "target": target}
-    model = t10.Network(changes.pop("model", "domain_net"), changes.pop("width", 0.125), None)
-    data = Data(changes.pop("data", "digit_domains"), 0.1, None, None, options)
+    name = changes.pop("model", "domain_net")
+    width = changes.pop("width", 0.125 if name == "domain_net" else 1)
+    model = t10.Network(name, width, changes.pop("weights", None))
+    data = Data(changes.pop("data", "digit_domains"), changes.pop("val", 0.1), None, None, options)
     optimizer = Optimizer("SGD", changes.pop("lr", 0.05), 0.0, {"momentum": 0.9})
     weight = changes.pop("weight", 1.0 if method in t10.WITH_TARGET else 0.0)
     parts = data, model, Norm(norm, changes.pop("norm_options", {})), optimizer
@@ -99,7 +101,7 @@ def test_few_target_pictures_are_drawn_by_the_seed_each_number_within_the_next()
 
 @pytest.mark.parametrize(
     ("profile", "runs", "networks", "trained_with_target"),
-    [("smoke", 15, 3, 2), ("quick", 176, 8, 12), ("cpu", 179, 12, 16), ("paper", 92, 6, 12)],
+    [("smoke", 15, 3, 2), ("quick", 176, 8, 12), ("cpu", 219, 12, 28), ("paper", 92, 6, 12)],
 )
 def test_one_source_network_serves_all_its_targets(profile, runs, networks, trained_with_target, composed):
     """For each seed: a job for each source, or pair of sources, and one for each training with a target."""
@@ -293,7 +295,11 @@ def test_what_cannot_run_is_one_line():
         (lambda: run(weight=1.0), "no second loss"),
         (lambda: run(model="features"), "data=office_features"),
         (lambda: run(data="mnist"), "pairs of domains"),
-        (lambda: run(dims=0), "dimensions of a subspace"),
+        (lambda: run("sa", dims=0), "dimensions of a subspace"),
+        (lambda: run(model="googlenet", width=0.5), "has one width"),
+        (lambda: run(weights="imagenet"), "of model=googlenet alone"),
+        (lambda: run(model="googlenet", weights="other.pth"), "model.weights=other.pth: imagenet"),
+        (lambda: run(val=1.0), "from 0 to below 1"),
         (lambda: t10.State([run()], replace(data, x_train=data.x_train[:, :, :4, :4]), CPU), "at least 8x8"),
     ):
         with pytest.raises(BadInput) as e:
@@ -315,15 +321,55 @@ def test_given_features_of_a_single_target_row(tmp_path):
 
 
 def test_weights_of_googlenet_are_the_right_file_or_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("BN_DATA_ROOT", str(tmp_path))
+    monkeypatch.setenv("BN_WEIGHTS_ROOT", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    empty = tmp_path / "empty.pth"
-    empty.touch()
-    for weights, says in (("imagenet", "put googlenet-1378be20.pth"), (str(empty), "is not torchvision's"),
-                          (str(tmp_path / "none.pth"), "No such file")):  # fmt: skip
+    file = tmp_path / "googlenet-1378be20.pth"
+    for make, says in ((None, "put googlenet-1378be20.pth"), (file.touch, "is not torchvision's")):
+        if make:
+            make()
         with pytest.raises(ValueError, match=says) as e:
-            nets.googlenet(3, weights)
+            nets.googlenet(3, "imagenet")
         assert "\n" not in str(e.value)
+
+
+def test_what_makes_no_difference_makes_no_other_run():
+    assert run("coral", dims=7) == run("coral", dims=9) and run("sa", dims=7) != run("sa", dims=9)
+
+
+def test_without_validation_rows():
+    """`paper` trains on every source picture, as the source does."""
+    data = dataset(0.5)
+    none = replace(data, x_val=data.x_val[:0], y_val=data.y_val[:0])
+    _, metrics = finished([run("adabn", val=0.0)], none)
+    assert math.isnan(metrics["val_error"][0]) and 0 <= metrics["test_accuracy"][0] <= 100
+
+
+def test_one_sources_rows_are_in_memory_once():
+    first, second = dataset(0.5, m=30), dataset(0.5, m=20)
+    assert second.x_train is not first.x_train
+    shared = job.sharing(second, [first])
+    assert shared.x_train is first.x_train and shared.y_val is first.y_val
+    assert shared.x_test is second.x_test and len(shared.x_test) == 20
+    state = t10.State([run(), run(target="colour")], [first, shared], CPU)
+    assert state.datasets[0].x_train is state.datasets[1].x_train
+    unlike = job.sharing(replace(second, x_train=second.x_train.float()), [first])
+    assert unlike.x_train.dtype == torch.float32
+
+
+def test_each_domain_passes_the_trained_network_once(monkeypatch):
+    """Three targets and all methods on one network: the source once, each target as it is and adapted; the
+    SVM on features as they are is fitted once for all targets, with and without AdaBN.
+    """
+    sets = [dataset(0.5, m=m) for m in (30, 20, 10)]
+    source = ("x_train", "y_train", "x_val", "y_val")
+    sets[1:] = [replace(d, **{k: getattr(sets[0], k) for k in source}) for d in sets[1:]]
+    runs = [(run(m, target=t), d) for m in t10.ON_NETWORK for t, d in zip("abc", sets, strict=True)]
+    passed, fits, outputs, fitted = [], [], adapting.outputs, transfer.fitted
+    monkeypatch.setattr(adapting, "outputs", lambda net, x: passed.append(len(x)) or outputs(net, x))
+    monkeypatch.setattr(transfer, "fitted", lambda *a, **k: fits.append(1) or fitted(*a, **k))
+    finished([r for r, _ in runs], [d for _, d in runs])
+    assert sorted(passed) == sorted([len(sets[0].x_train), *2 * (30, 20, 10)])
+    assert len(fits) == 1 + 3 * 4  # sa, gfk, coral and adabn_coral align each pair in their own way
 
 
 @pytest.mark.slow

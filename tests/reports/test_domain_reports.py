@@ -1,6 +1,7 @@
 """Table 10 in the reports: printed figures, claims, gains and pages on generated runs."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -125,8 +126,18 @@ def test_verdicts_gains_and_page_on_generated_runs(tmp_path):
     over_svm = page.gains(report, "coral", "source_svm")
     assert sum(over_svm.values()) / 3 == pytest.approx((3 + 2 + 2 + 3 + 2 + 2) / 6, abs=0.4)
     assert told["CORAL"]["svm"].startswith(f"{sum(over_svm.values()) / 3:+.1f} (")
+    means = {a["row"]: a for a in own["averages"]}
+    values = [record("adabn", "aw", sum(OURS["adabn"]) / 6, s)["metrics"]["test_accuracy"] for s in range(3)]
+    wanted = f"{sum(values) / 3:.1f} ± {statistics.stdev(values):.1f}"
+    assert means["AdaBN"]["ours"] == [wanted, ""] and means["AdaBN"]["printed"] == ["76.7", "83.6"]
+    assert means["RevGrad / DANN (there AlexNet)"]["printed"] == ["", ""]
+    assert own["blocks"] == ["six transfers (6)", "pairs with Caltech (1)"]
+    block = {b["row"]: b["ours"] for b in own["by_block"]}
+    assert block["AdaBN"][0] == told["AdaBN"]["ours"] and block["AdaBN"][1].endswith("n = 3")
+    heads = dict(page.readme_columns(report))
+    assert heads["mean of the six: ours"]["adabn"] == wanted and "mean of two sources: ours" not in heads
     site.build(tmp_path / "runs", tmp_path / "out", NOWHERE)
-    assert {"amazon", "caltech10"} <= set(page.domains(report)[0])
+    assert page.domains(report)["office_caltech"]["amazon", "caltech10"] == "ac"
     text = check_site(tmp_path / "out")["table_10.html"].text
     assert "missing from the text at hand" in text and "Transductive" in text
 
