@@ -11,15 +11,15 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-import norms
 from data.batches import take
 from experiments import transfer
+from norms.adabn import adapted as with_statistics_of  # by module, so that the code hash sees it
 
 T = TypeVar("T")
 Moments: TypeAlias = list[tuple[Tensor, Tensor]]  # mean and variance [C] of each layer
 
 PIECE = 200  # pictures at a time
-AT_ONCE = 2**31  # bytes of one layer's input for which a target goes through in a single pass
+AT_ONCE = 3 * 2**30  # bytes of one layer's input for which a target goes through in a single pass
 SHOWN = 150  # rows of each domain in the picture of features
 
 
@@ -67,7 +67,10 @@ def told(seen: Seen, k: int) -> Tensor | None:
                 logits: Tensor = net.head(of_target.scored)
             return logits
         if run.method.endswith("_svm"):
-            return torch.from_numpy(seen.svm(k)(in_numpy(of_target.scored)))
+            return torch.from_numpy(seen.svm(k, standardised=False)(in_numpy(of_target.scored)))
+        if run.method.endswith("_zscore"):
+            of_domain = map(in_numpy, (of_target.features, of_target.features, of_target.scored))
+            return torch.from_numpy(seen.svm(k, standardised=True)(transfer.standardised(*of_domain)[2]))
         return aligned(run, seen.source(k).features, seen.state.datasets[k].y_train, of_target)
     except transfer.Unusable:
         return None
@@ -110,11 +113,16 @@ class Seen:
         x = self.state.datasets[k].x_train
         return self.once(("source", id(x)), lambda: Source(*outputs(self.state.model, x)))
 
-    def svm(self, k: int) -> transfer.Classifier:
-        """Fitted to the source features as they are."""
+    def svm(self, k: int, standardised: bool) -> transfer.Classifier:
+        """Fitted to the source features as they are, or each with mean 0 and variance 1."""
         data = self.state.datasets[k]
-        fit = lambda: transfer.fitted(in_numpy(self.source(k).features), in_numpy(data.y_train))  # noqa: E731
-        return self.once(("svm", id(data.x_train)), fit)
+
+        def fit() -> transfer.Classifier:
+            x = in_numpy(self.source(k).features)
+            x = transfer.standardised(x, x, x)[0] if standardised else x
+            return transfer.fitted(x, in_numpy(data.y_train))
+
+        return self.once(("svm", id(data.x_train), standardised), fit)
 
     def target(self, k: int, adapted: bool) -> Target:
         """With the statistics of the source or, adapted, those of the rows that member k may see."""
@@ -153,7 +161,7 @@ def target_statistics(net: Any, x: Tensor) -> Iterator[None]:
     if not all(value.isfinite().all() for value in net.state_dict().values()):
         raise transfer.Unusable("the network's weights are not finite")
     try:
-        with norms.adapted(net, batches(x), max_bytes=AT_ONCE):
+        with with_statistics_of(net, batches(x), max_bytes=AT_ONCE):
             yield
     except ValueError as e:
         if "finite" in str(e):
@@ -201,10 +209,11 @@ def divergence(one: Moments, other: Moments) -> list[float]:
 def pictured(seen: Seen, k: int) -> dict[str, Any]:
     """For member k, if it is AdaBN with all of the target: divergence by layer before and after, and both
     domains' features in one plane, before and after (x of the source's rows, y of them, x and y of the
-    target's, one after the other). {} for others, and for a network that diverged.
+    target's, one after the other). {} for others, for given features, which no ReLU follows, and for a
+    network that diverged.
     """
     run = seen.state.runs[k]
-    if run.method != "adabn" or run.images is not None:
+    if run.method != "adabn" or run.images is not None or run.model.name == "features":
         return {}
     found: dict[str, Any] = {}
     try:

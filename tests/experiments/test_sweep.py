@@ -173,8 +173,8 @@ def test_another_normaliser_drops_the_methods_that_cannot_do_with_it(composed, t
     cfg = sweep.settings(words, composed)
     points = sweep.grid.points(words, composed)
     kept, lines = sweep.drop_unfit(points, words, cfg, composed)
-    methods = ["source", "coral", "source_svm", "sa", "gfk", "deep_coral", "dann"]
-    assert [p.run.method for p in kept] == methods and len(lines) == 3
+    methods = ["source", "coral", "source_svm", "source_zscore", "sa", "gfk", "deep_coral", "dann"]
+    assert [p.run.method for p in kept] == methods and len(lines) == 4
     assert all("has no statistics to adapt" in line for line in lines)
     assert all(sweep.grid.paper_config(p, composed) is not None for p in kept)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data import DataSet
-from experiments import adapting, grid, job, transfer
+from experiments import adapting, grid, job, provenance, transfer
 from experiments import table_10_adabn as t10
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import domain_net as nets
@@ -101,7 +101,7 @@ def test_few_target_pictures_are_drawn_by_the_seed_each_number_within_the_next()
 
 @pytest.mark.parametrize(
     ("profile", "runs", "networks", "trained_with_target"),
-    [("smoke", 15, 3, 2), ("quick", 176, 8, 12), ("cpu", 219, 12, 28), ("paper", 92, 6, 12)],
+    [("smoke", 17, 3, 2), ("quick", 254, 9, 12), ("cpu", 265, 12, 28), ("paper", 110, 6, 12)],
 )
 def test_one_source_network_serves_all_its_targets(profile, runs, networks, trained_with_target, composed):
     """For each seed: a job for each source, or pair of sources, and one for each training with a target."""
@@ -285,7 +285,7 @@ def test_what_cannot_run_is_one_line():
         (lambda: run("source_svm", images=3), "takes no number of target pictures"),
         *(
             (lambda m=m: t10.State([run(m)], replace(data, x_target=data.x_target[:1]), CPU), "1 target rows")
-            for m in ("coral", "sa", "gfk", "adabn_coral", "deep_coral")
+            for m in ("coral", "sa", "gfk", "adabn_coral", "deep_coral", "source_zscore")
         ),
         (lambda: run(method="coralle"), "choose one of source"),
         (lambda: run(images=3), "takes no number of target pictures"),
@@ -344,6 +344,12 @@ def test_without_validation_rows():
     assert math.isnan(metrics["val_error"][0]) and 0 <= metrics["test_accuracy"][0] <= 100
 
 
+def test_the_code_hash_sees_the_methods():
+    """AdaBN and CORAL are layers of norms, imported by module: an edit to them makes records stale."""
+    files = {path.name for path in provenance._closure("experiments.table_10_adabn")}
+    assert {"adabn.py", "coral.py", "transfer.py", "adapting.py", "domain_net.py"} <= files
+
+
 def test_one_sources_rows_are_in_memory_once():
     first, second = dataset(0.5, m=30), dataset(0.5, m=20)
     assert second.x_train is not first.x_train
@@ -358,7 +364,8 @@ def test_one_sources_rows_are_in_memory_once():
 
 def test_each_domain_passes_the_trained_network_once(monkeypatch):
     """Three targets and all methods on one network: the source once, each target as it is and adapted; the
-    SVM on features as they are is fitted once for all targets, with and without AdaBN.
+    SVM on features as they are, and that on standardised ones, is fitted once for all targets, with and
+    without AdaBN.
     """
     sets = [dataset(0.5, m=m) for m in (30, 20, 10)]
     source = ("x_train", "y_train", "x_val", "y_val")
@@ -369,7 +376,7 @@ def test_each_domain_passes_the_trained_network_once(monkeypatch):
     monkeypatch.setattr(transfer, "fitted", lambda *a, **k: fits.append(1) or fitted(*a, **k))
     finished([r for r, _ in runs], [d for _, d in runs])
     assert sorted(passed) == sorted([len(sets[0].x_train), *2 * (30, 20, 10)])
-    assert len(fits) == 1 + 3 * 4  # sa, gfk, coral and adabn_coral align each pair in their own way
+    assert len(fits) == 2 + 3 * 4  # sa, gfk, coral and adabn_coral align each pair in their own way
 
 
 @pytest.mark.slow

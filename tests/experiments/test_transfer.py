@@ -118,7 +118,8 @@ def test_the_svm_is_scikit_learns_with_the_cost_of_the_best_validation():
     wanted = svms[best].fit(x / scale, y).predict(target / scale)
     others = svms[0].fit(x / scale, y).predict(target / scale)
     found = transfer.classified(x, y, target)
-    assert best > 0 and (others != wanted).any() and (found == wanted).all()
+    # The looser tolerance moves a few that lie at the border; another cost moves more.
+    assert best > 0 and (found == wanted).mean() > 0.98 > (others == wanted).mean()
     assert (transfer.classified(x * 1e3, y, target * 1e3) == found).all()
 
 
