@@ -185,8 +185,8 @@ SETS = {
         text.OPTIONS,
     ),
     "text": Entry(
-        "your own text: path=DIR with train.txt, valid.txt, test.txt and perhaps words.txt; "
-        "units=words|chars vocabulary=N",
+        "your own text: path=DIR with train.txt, valid.txt, test.txt and perhaps words.txt, the vocabulary, "
+        "one word a line; units=words|chars vocabulary=N (the N most frequent, the others <unk>)",
         "data.text",
         text.TEXT_OPTIONS,
         example="path=DIR",

@@ -151,7 +151,8 @@ def find_text(root: Path, options: Mapping[str, Any]) -> tuple[str, list[Path]]:
         if not file.is_file():
             raise DataSetMissing(f"{file} does not exist; {base} needs {LAYOUT}")
     words = base / "words.txt"
-    return f"text{_suffix(options)}", files + ([words] if words.is_file() else [])
+    name = re.sub(r"[^A-Za-z0-9]+", "_", base.resolve().name).strip("_")  # texts are never pooled
+    return f"text_{name}{_suffix(options)}", files + ([words] if words.is_file() else [])
 
 
 def build_text(
@@ -173,8 +174,14 @@ def build_text(
 
 
 def read_words(path: Path) -> list[str]:
-    """A word list, one a line; <eos> is added where it is missing. ValueError where a word stands twice."""
-    words = [word for line in read_lines(path) for word in line]
+    """A word list, one a line; <eos> is added where it is missing. ValueError where a line has two words or a
+    word stands twice.
+    """
+    lines = read_lines(path, "one word a line")
+    many = next((line for line in lines if len(line) > 1), None)
+    if many:
+        raise ValueError(f"{path}: the line {' '.join(many)!r} has {len(many)} words; put one word a line")
+    words = [word for line in lines for word in line]
     twice = [word for word, n in Counter(words).items() if n > 1]
     if twice:
         raise ValueError(f"{path}: {twice[0]!r} stands there twice ({len(twice)} such words); list each once")
@@ -184,7 +191,7 @@ def read_words(path: Path) -> list[str]:
 # ---- what they share --------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Lines:
+def read_lines(path: Path, wanted: str = LAYOUT.split(", ", 1)[1].split(", ", 1)[1]) -> Lines:
     """The words of each line; line ends may be those of Windows. ValueError where there are no words."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -196,7 +203,7 @@ def read_lines(path: Path) -> Lines:
         raise ValueError(f"{path} is not UTF-8 text (byte {e.start}); save it as UTF-8") from e
     lines = [line.split() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if not any(lines):
-        raise ValueError(f"{path} is empty; it needs {LAYOUT.split(', ', 1)[1].split(', ', 1)[1]}")
+        raise ValueError(f"{path} is empty; it needs {wanted}")
     return lines if lines[-1] else lines[:-1]
 
 

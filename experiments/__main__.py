@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -156,16 +157,18 @@ def show(overrides: list[str], outcome: Any) -> None:
     imports that one).
 
     Of the whole grid the comparison with the survey. Of axes typed here, and of runs off the grid, which
-    that comparison leaves out, the page of the first two axes, for what was typed alone.
+    that comparison leaves out, the page of the first two axes, for what was typed alone: with report=false
+    the command that makes it.
     """
-    if not outcome.report or not any(word != "interrupted" for word in outcome.runs.values()):
+    if not any(word != "interrupted" for word in outcome.runs.values()):
         return
     typed_in = {
         grid.key_of(o).lstrip("+"): grid.values(o) for o in grid.parse(overrides) if not o.is_delete()
     }
     swept = [k for k, v in typed_in.items() if len(v) > 1 and k not in ("seed", "column", "rerun")]
     words = [f"table={outcome.table}", f"runs={outcome.folder}"]
-    if swept or not outcome.on_grid:
+    off = bool(swept) or not outcome.on_grid
+    if off:
         xs = list(dict.fromkeys([*swept, *outcome.axes]))[: max(len(swept), 1)] or ["seed"]
         words = ["sweep", *words, f"x={xs[0]}", f"y={outcome.metric}", *(f"x2={k}" for k in xs[1:2])]
         keys = {"profile", "column", *outcome.example}  # typed keys that records have
@@ -182,6 +185,10 @@ def show(overrides: list[str], outcome: Any) -> None:
         ]
     else:
         words += [f"profile={outcome.profile}"]
+    if not outcome.report:
+        if off:
+            print(f"the table of these runs: python -m reports {shlex.join(words)}")
+        return
     sys.stdout.flush()
     subprocess.run([sys.executable, "-m", "reports", *words], cwd=config.CONF.parent, check=False)
 

@@ -173,7 +173,12 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
         unknown = [v for v in mine[key] if v not in known]
         if unknown and key in NAMING:
             names = ", ".join(dict.fromkeys(str(g[key]) for g in own if key in g))
-            raise BadInput(f"{key}={','.join(unknown)}: unknown {key} (profile {cfg.profile} has {names})")
+            told = f"{key}={','.join(unknown)}"
+            if all(v in {str(g.get(key)) for g in own} for v in unknown):  # but not with what else was typed
+                there = ", ".join(sorted(str(v) for v in known))
+                typed = " ".join(f"{k}={','.join(mine[k])}" for k in selecting if k in NAMING and k != key)
+                raise BadInput(f"{told}: {typed} has no such {key} (it has {there})")
+            raise BadInput(f"{told}: unknown {key} (profile {cfg.profile} has {names})")
         # A value that the grid does not know, such as the user's own data, takes the place of the one that
         # all sub-grids have, else of the first sub-grid's. What the grid says of the old data goes with them,
         # but for the share in use, which is a column's (Table 7).

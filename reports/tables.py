@@ -20,6 +20,7 @@ from reports.analysis import CELLS, TRIALS, ClaimResult, TableReport
 from reports.published import Metric
 
 WIDTH = 100  # of the terminal form
+FEW = 12  # cells of other variants that it shows
 NONE = "–"
 Cell = dict[str, Any]  # one line of TableReport.cells
 
@@ -286,10 +287,12 @@ def terminal(report: TableReport) -> str:
     line each.
     """
     parts = [title(report), "=" * min(len(title(report)), WIDTH)]
-    for block in [*comparison(report), *labelled(report, "norm")]:
-        parts += ["", block.title[:WIDTH], *fitted(block)]
     variants = report.extra.drop_duplicates(["label", "row", "column"])
-    if count := int((variants["match"] == "variant").sum()):
+    count = int((variants["match"] == "variant").sum())
+    few = labelled(report, "variant") if count <= FEW else []
+    for block in [*comparison(report), *labelled(report, "norm"), *few]:
+        parts += ["", block.title[:WIDTH], *fitted(block)]
+    if count > FEW:
         parts += ["", f"{count} cells of other variants are on the page of the table."]
     parts += ["", "Claims (survey / source / ours)"]
     for claim in report.claims:

@@ -61,14 +61,14 @@ def test_ids_are_the_words_in_order_with_eos_at_each_line_end(tmp_path: Path, ca
         x, y = getattr(d, f"x_{part}"), getattr(d, f"y_{part}")
         assert x is y and x.dtype == torch.int32 and x.dim() == 1
     assert words(d, "train")[10:12] == ["<eos>", "<eos>"]  # of the empty line, too
-    assert (d.name, d.error, d.notes) == ("text", "perplexity", ())
+    assert (d.name, d.error, d.notes) == ("text_own", "perplexity", ())
 
 
 def test_characters_are_those_of_the_same_lines(tmp_path: Path, cache: Path) -> None:
     base = write(tmp_path / "own")
     d = data.load("text", path=base, cache=cache, units="chars")
     assert "".join(words(d, "train")) == "the cat sat\nthe dog sat on the mat\n\na cat\n"
-    assert d.classes == tuple(sorted(set(words(d, "train")))) and d.name == "text_chars"
+    assert d.classes == tuple(sorted(set(words(d, "train")))) and d.name == "text_own_chars"
     assert d.notes == (f"characters, {len(d.classes)} of them, in place of words",)
     assert d.fingerprint != data.fingerprint("text", path=base, cache=cache)
 
@@ -95,8 +95,8 @@ WINDOWS = {
 def test_line_ends_and_byte_order_marks_change_nothing(
     kind: str, units: str, tmp_path: Path, cache: Path
 ) -> None:
-    unix = data.load("text", path=write(tmp_path / "unix"), cache=cache, units=units)
-    base = write(tmp_path / "other", *map(WINDOWS[kind], (TRAIN, OTHER, OTHER)))
+    unix = data.load("text", path=write(tmp_path / "unix" / "own"), cache=cache, units=units)
+    base = write(tmp_path / "other" / "own", *map(WINDOWS[kind], (TRAIN, OTHER, OTHER)))
     other = data.load("text", path=base, cache=cache, units=units)
     assert (other.fingerprint, other.classes) == (unix.fingerprint, unix.classes)
     for part in PARTS:

@@ -179,7 +179,7 @@ def test_another_normaliser_drops_the_methods_that_cannot_do_with_it(composed, t
     assert all(sweep.grid.paper_config(p, composed) is not None for p in kept)
 
 
-def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, tmp_path):
+def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, tmp_path, capsys):
     """Another value of a switch of the recipe makes another row of what was typed as row=bn_x5."""
     asked = []
     monkeypatch.setattr(main.subprocess, "run", lambda words, **_: asked.append(words))
@@ -194,6 +194,9 @@ def test_the_closing_report_has_the_rows_that_the_typed_one_became(monkeypatch, 
     outcome.rows = ["bn, decay=2.0", "bn_x5"]  # a name that no list can hold
     main.show(typed, outcome)
     assert not any(word.startswith("row=") for word in asked[1])
+    outcome.report = False  # then the command is told: no comparison has runs off the grid
+    main.show(typed, outcome)
+    assert len(asked) == 2 and "python -m reports sweep table=T1" in capsys.readouterr().out
 
 
 def test_the_closing_report_has_the_columns_that_the_typed_one_became(monkeypatch, tmp_path):

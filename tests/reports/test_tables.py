@@ -158,13 +158,15 @@ def test_terminal_of_a_table_that_has_not_run(tmp_path):
         assert write(found)
 
 
-def test_other_variants_are_blocks_of_their_own(tmp_path):
+def test_other_variants_are_blocks_of_their_own(tmp_path, monkeypatch):
     records = [make.record("a0_5", "mnist", s, changes={"reading": "A"}) for s in range(2)]
     found = report_of(tmp_path, records)
     row = tables.labelled(found, "variant")[0]
     assert row.title == "MNIST: other variants"
     assert row.rows[0][:2] == ["reading=A", "0.5"] and row.rows[0][3] == "2"
     assert tables.labelled(found, "norm") == []
+    assert "MNIST: other variants" in tables.terminal(found)
+    monkeypatch.setattr(tables, "FEW", 0)
     assert "1 cells of other variants" in tables.terminal(found)
 
 
