@@ -1,4 +1,5 @@
-"""Time of adapt_batch_statistics on a ResNet-18, as a ratio to one plain evaluation pass over the same data.
+"""Time of adapt_batch_statistics on a ResNet-18 and on Table 10's network as its runs call it, as a ratio to
+one plain evaluation pass over the same data.
 
     python benchmarks/bench_adabn.py [threads ...]
 
@@ -19,6 +20,8 @@ import torch
 import torchvision
 from turns import show, take_turns, threads
 
+from experiments import adapting
+from experiments.models.domain_net import domain_net
 from norms.adabn import adapt_batch_statistics
 
 BASE = "evaluation pass"
@@ -51,6 +54,24 @@ def measure(images: int, batch: int, rounds: int) -> None:
     )
 
 
+def of_table_10(size: int, images: int, width: float, channels_last: bool, rounds: int) -> None:
+    """What a run of Table 10 does: pieces of uint8 pictures, weights channels last; contiguous ones, with
+    which both take longer, for comparison.
+    """
+    torch.manual_seed(0)
+    net = domain_net((3, size, size), 10, lambda maps, dim: torch.nn.BatchNorm2d(maps), width).eval()
+    net = net.to(memory_format=torch.channels_last) if channels_last else net
+    x = torch.randint(256, (images, 3, size, size), dtype=torch.uint8)
+
+    def adapt() -> None:
+        with adapting.target_statistics(net, x):
+            pass
+
+    times = take_turns({BASE: lambda: adapting.of_all(net, x), "exact, as a run adapts": adapt}, rounds)
+    layout = "channels last" if channels_last else "contiguous"
+    show(f"Table 10's network, width {width:g}, {images} pictures {size}x{size}, {layout}", times)
+
+
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
@@ -60,6 +81,9 @@ def main() -> None:
     for count in threads():
         torch.set_num_threads(count)
         measure(images=128, batch=32, rounds=9)
+        for size, pictures in ((16, 1000), (96, 958)):
+            for channels_last in (True, False):
+                of_table_10(size, pictures, 0.25, channels_last, rounds=15)
     if not kept and sys.platform == "linux":
         subprocess.run([sys.executable, *sys.argv], env=os.environ | KEEP, check=True)
 
