@@ -489,8 +489,10 @@ def members(cfg: DictConfig) -> list[tuple[Any, str | None]]:
     table = table_module(cfg)
     out = []
     owns: Any = OmegaConf.to_container(cfg.members, resolve=True) if cfg.get("members") else [{}]
+    # Without the sub-grids and the members, which no run is read from: they are long to copy.
+    bare = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k not in ("grid", "members", "hydra")])
     for own in owns:
-        one = cfg.copy()
+        one = bare.copy()
         for k, v in own.items():
             OmegaConf.update(one, k, v)
         out.append((table.check(typed(table.Run, one)), one.paper))
