@@ -197,6 +197,11 @@ def fingerprint(point: Point, compose: Compose) -> str:
         options = data_options(compose(words), point.run)
         try:
             _fingerprints[key] = data.fingerprint(point.run.data.name, **options)
+            if any(w.startswith("data.root=") for w in words):  # typed, perhaps misspelt
+                place = data.locate(point.run.data.name, options.pop("root"), options.pop("cache"), options)
+                if place.files is None:
+                    told = f"data.root: nothing of {point.run.data.name} is there; used is {place.prepared}"
+                    print(f"{told}, prepared earlier", file=sys.stderr)
         except (FileNotFoundError, ValueError, OSError) as e:
             raise BadInput(str(e)) from e
     return _fingerprints[key]

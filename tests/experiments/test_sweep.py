@@ -231,3 +231,18 @@ def test_the_data_of_grids_that_run_offline_exist(composed, table, profile, tmp_
     ):
         place = sets.locate(run.data.name, tmp_path, tmp_path, run.data.options)
         assert place.files is not None, run.data
+
+
+def test_a_typed_root_without_the_set_is_told(composed, tmp_path, monkeypatch, capsys):
+    """What was prepared before from another root is used, but not silently."""
+    words = ["table=T8", "profile=smoke", "column=ptb", "row=small", f"data.root={tmp_path / 'mispelt'}"]
+    (point,) = sweep.grid.points(words, composed)
+    monkeypatch.setattr(sweep, "_fingerprints", {})
+    sweep.fingerprint(point, composed)
+    assert capsys.readouterr().err == ""  # this set's source is in a package
+    found = sweep.data.locate("kjv", None, None, {})._replace(files=None)
+    monkeypatch.setattr(sweep.data, "locate", lambda *_: found)
+    monkeypatch.setattr(sweep, "_fingerprints", {})
+    for _ in range(2):
+        sweep.fingerprint(point, composed)
+    assert capsys.readouterr().err.count("nothing of kjv is there") == 1
