@@ -138,6 +138,9 @@ def summarise(runs: pd.DataFrame, x: str, y: str, x2: str | None) -> pd.DataFram
     for data, part in runs.groupby(runs["data.name"].astype(str), sort=True):
         rest = varying(part, set(swept))
         texts = pd.DataFrame({c: part[c].map(text_of) for c in swept + rest})
+        # A setting is called by its row, where the row does not change along the axes.
+        rows = part.groupby([texts[c] for c in rest])["cell.row"].nunique() if rest else pd.Series([0])
+        named = rows.max() == 1 and part["cell.row"].nunique() > 1
         per_example = y in PER_EXAMPLE and set(part["data.error"].dropna()) == {"error"}
         for key, group in part.groupby([texts[c] for c in swept + rest], sort=False):
             rated = y in PER_EXAMPLE  # an error in %: 100 where the run diverged, as in the tables
@@ -147,9 +150,12 @@ def summarise(runs: pd.DataFrame, x: str, y: str, x2: str | None) -> pd.DataFram
                 for v, status in ends
                 if v is not None and math.isfinite(v)
             ]
-            setting = ", ".join(
+            settings = [
                 f"{c.removeprefix('config.')}={v}" for c, v in zip(rest, key[len(swept) :], strict=True)
-            )
+            ]
+            if named:
+                settings = [f"row={group['cell.row'].iloc[0]}", *settings]
+            setting = ", ".join(settings)
             examples = int(group["data.n_test"].iloc[0]) if per_example else None
             numbers = (
                 estimate(values, examples)

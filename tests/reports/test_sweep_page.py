@@ -202,3 +202,19 @@ def test_an_interval_of_a_percentage_ends_where_percentages_do(tmp_path: Path) -
 def test_long_settings_are_cut_on_the_terminal() -> None:
     assert sweep.clipped("a=1, b=2") == "a=1, b=2"
     assert sweep.clipped("x" * 400) == "x" * 59 + "…"
+
+
+def test_a_setting_is_called_by_its_row_where_the_row_stays(tmp_path: Path) -> None:
+    """Two rows, each with two settings, along an axis that makes no other row of them."""
+    frame = pd.DataFrame(
+        [
+            {"data.name": "t", "data.error": "error", "data.n_test": 100, "cell.row": row, "status": "finished",
+             "config.units": units, "config.lr": lr, "config.data.name": "t", "metrics.test_error": 5.0}
+            for row, units in (("small", 8), ("large", 16))
+            for lr in (0.1, 0.2)
+        ]
+    )  # fmt: skip
+    rows = sweep.summarise(frame, "config.lr", "metrics.test_error", None)
+    assert set(rows["setting"]) == {"row=small, units=8", "row=large, units=16"}
+    along = sweep.summarise(frame, "config.units", "metrics.test_error", None)  # which makes the row
+    assert set(along["setting"]) == {"lr=0.1", "lr=0.2"}
