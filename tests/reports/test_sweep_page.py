@@ -208,8 +208,9 @@ def test_a_setting_is_called_by_its_row_where_the_row_stays(tmp_path: Path) -> N
     """Two rows, each with two settings, along an axis that makes no other row of them."""
     frame = pd.DataFrame(
         [
-            {"data.name": "t", "data.error": "error", "data.n_test": 100, "cell.row": row, "status": "finished",
-             "config.units": units, "config.lr": lr, "config.data.name": "t", "metrics.test_error": 5.0}
+            {"data.name": "t", "data.error": "error", "data.n_test": 100, "cell.row": row,
+             "status": "finished", "config.units": units, "config.lr": lr, "config.data.name": "t",
+             "metrics.test_error": 5.0}
             for row, units in (("small", 8), ("large", 16))
             for lr in (0.1, 0.2)
         ]
