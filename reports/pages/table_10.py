@@ -109,7 +109,7 @@ def blocks(report: analysis.TableReport) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {"six transfers": list(SIX), "two sources": list(MULTI)}
     runs = report.runs[report.runs["match"] == "cell"]
-    others = [c for c in dict.fromkeys(runs["column"].astype(str)) if c not in (*SIX, *MULTI)]
+    others = sorted({*runs["column"].astype(str)} - {*SIX, *MULTI})
     for column in others:
         if column.endswith("_features"):
             title = "GoogLeNet's features"
