@@ -219,7 +219,9 @@ def to_device(data: Any, device: Any, there: dict[int, Any]) -> Any:
     import torch
 
     def moved(x: Any) -> Any:
-        return there.setdefault(id(x), x.to(device)) if isinstance(x, torch.Tensor) else x
+        if isinstance(x, torch.Tensor) and id(x) not in there:
+            there[id(x)] = x.to(device)
+        return there.get(id(x), x)
 
     return replace(data, **{f.name: moved(getattr(data, f.name)) for f in fields(data)})
 
