@@ -7,6 +7,7 @@ import binascii
 import math
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,12 @@ class TableReport:
     blocks: dict[str, Block | None] = field(default_factory=dict)  # column -> accuracies by set, of Table 5
     notes: list[str] = field(default_factory=list)
     stuck: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # as at_chance says
+
+    @cached_property
+    def by_column(self) -> dict[str, pd.DataFrame]:
+        """The runs that stand in the cells of each column, by seed: pages ask for them thousands of times."""
+        mine = self.runs[(self.runs["match"] == "cell") & (self.runs["status"] != "failed")]
+        return {str(k): v for k, v in mine.sort_values("seed", kind="stable").groupby("column", observed=True)}
 
 
 def analyse(

@@ -15,9 +15,8 @@ from reports.statistics import Sample, summary
 
 def of_cells(report: analysis.TableReport, column: str) -> pd.DataFrame:
     """The runs that stand in cells of a column."""
-    runs = report.runs
-    mine = (runs["match"] == "cell") & (runs["status"] != "failed") & (runs["column"] == column)
-    return runs[mine].sort_values("seed")
+    found = report.by_column
+    return found[column] if column in found else report.runs.iloc[:0]
 
 
 def columns_of(report: analysis.TableReport) -> list[str]:
