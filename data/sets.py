@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data import domains, folder, glyphs, keel, office, pictures, speech, store, tables, text, tox21, uci
+from data import (
+    domains,
+    folder,
+    games,
+    glyphs,
+    keel,
+    office,
+    pictures,
+    speech,
+    store,
+    tables,
+    text,
+    tox21,
+    uci,
+)  # fmt: skip
 from data.downloads import REMOTES, download
 from data.errors import Damaged, DataSetMissing
 from data.splits import split, strata, stratified_order
@@ -49,7 +63,7 @@ class DataSet:
     source: str
     licence: str
     notes: tuple[str, ...]  # what a reader of results must know
-    error: str  # "error" | "balanced_error" | "auc" | "perplexity": the score this set is judged by
+    error: str  # the score this set is judged by: "error", "balanced_error", "auc", "perplexity", "return"
     x_target: "torch.Tensor | None" = None  # pairs of domains: unlabelled rows of the target
     domain_train: "torch.Tensor | None" = None  # int64 [N] where there are many sources: each row's, from 0
 
@@ -296,7 +310,7 @@ class Located(NamedTuple):
 
 def names() -> dict[str, str]:
     """Data set name -> one line about it."""
-    return {name: entry.line for name, entry in SETS.items()}
+    return {name: entry.line for name, entry in SETS.items()} | games.SETS
 
 
 def is_table(name: str) -> bool:
@@ -320,8 +334,10 @@ def locate(name: str, root: PathLike | None, cache: PathLike | None, options: Ma
 
     Raises DataSetMissing when there is neither, ValueError for an unknown set or option.
     """
+    if games.is_game(name):
+        raise ValueError(f"data set {name} is a game: there are no files to find or prepare")
     if name not in SETS:
-        raise ValueError(f"unknown data set {name!r}; there are {', '.join(SETS)}")
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(names())}")
     entry = SETS[name]
     for key in options:
         if key not in entry.options:
@@ -431,6 +447,8 @@ def fingerprint(
     Reads one small file where the set is prepared, else prepares it. The same for every layout of the same
     content; does not depend on splits and limits. Imports no torch.
     """
+    if games.is_game(name):
+        return games.fingerprint(name, options)
     place = _located(name, root, cache, download, options)
     return str((ready(place) or _build(name, place))["fingerprint"])
 
@@ -471,6 +489,8 @@ def load(
             raise ValueError(f"{key} must be a positive whole number or null, not {limit!r}")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"share must be a number in (0, 1], not {share!r}")
+    if games.is_game(name):
+        return games.load(name, options)
     place = _located(name, root, cache, download, options)
     meta = ready(place) or _build(name, place)
     try:

@@ -29,7 +29,7 @@ from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data import is_table, is_text
+from data import is_game, is_table, is_text
 from experiments.config import CONF, BadInput, coerce, digest, identity, is_group, plain, typed
 
 Compose = Callable[[list[str]], DictConfig]
@@ -250,6 +250,8 @@ def points(
             raise BadInput(f"data={run.data.name}: rows of numbers; this table wants pictures")
         if is_text(run.data.name) and not base.texts:
             raise BadInput(f"data={run.data.name}: a text; it is for the language models of table=T8")
+        if is_game(run.data.name) and not base.games:
+            raise BadInput(f"data={run.data.name}: a game; it is for the agents of table=T4")
         row, column = table.cell(run)
         stack = table.STACK if table.can_stack(run) and pays(table, run, device) else ()
         out.setdefault(

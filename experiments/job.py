@@ -356,6 +356,8 @@ class Job:
         if not self.first:
             return
         gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        if hasattr(state, "save_beside"):  # what is too large for a checkpoint, before the one that needs it
+            state.save_beside(self.home / store.BESIDE)
         store.save_checkpoint(
             self.home,
             {
@@ -394,6 +396,11 @@ class Job:
                     )
             return
         state.load_state_dict(saved["state"])
+        if hasattr(state, "load_beside"):
+            try:
+                state.load_beside(self.home / store.BESIDE)
+            except ValueError as e:
+                raise config.BadInput(f"{e}; remove {self.home} to begin anew") from e
         self.curves, self.diverged, self.step = saved["curves"], saved["diverged"], saved["step"]
         self.wrong = [None if w is None else w.numpy() for w in saved["wrong"]]
         self.scores = [None if s is None else s.numpy() for s in saved.get("scores", self.scores)]

@@ -24,6 +24,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ from experiments.config import BadInput, digest
 
 SCHEMA = 1
 INDEX = 1  # layout of index.json
+BESIDE = "memory"  # folder of what a table writes beside its checkpoint
 HEARTBEAT = 600.0  # seconds after which a lock held on another host counts as left behind
 
 
@@ -222,6 +224,7 @@ def set_aside(folder: Path) -> list[Path]:
 def drop_checkpoints(folder: Path) -> None:
     for path in folder.glob("checkpoint.*.pt"):
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder / BESIDE, ignore_errors=True)
 
 
 def pending(table: Path) -> Iterator[tuple[str, list[str]]]:

@@ -65,7 +65,9 @@ class TableReport:
     def by_column(self) -> dict[str, pd.DataFrame]:
         """The runs that stand in the cells of each column, by seed: pages ask for them thousands of times."""
         mine = self.runs[(self.runs["match"] == "cell") & (self.runs["status"] != "failed")]
-        return {str(k): v for k, v in mine.sort_values("seed", kind="stable").groupby("column", observed=True)}
+        return {
+            str(k): v for k, v in mine.sort_values("seed", kind="stable").groupby("column", observed=True)
+        }
 
 
 def analyse(
