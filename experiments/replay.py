@@ -52,6 +52,7 @@ class Replay:
         self.added = 0  # steps ever; the newest is in place (added - 1) % capacity
         self.saved = 0  # of these, how many are in files
         self.back = np.arange(-history + 1, 2)
+        self.gathered = np.empty((0, history + 1, *shape), np.uint8)
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -79,13 +80,19 @@ class Replay:
         return self.at(rng.integers(low, self.added - 1, n))
 
     def at(self, steps: NDArray[np.int64]) -> Batch:
-        """The steps of these numbers, counted from the first ever."""
+        """The steps of these numbers, counted from the first ever; the frames are overwritten by the next
+        call.
+
+        Half of the time is the copy of the frames, and a new piece of memory for each would double it.
+        """
         places = (steps[:, None] + self.back) % self.capacity
         if self.added <= self.capacity:
             places = np.where(
                 steps[:, None] + self.back < 0, 0, places
             )  # cut off below: step 0 is a first one
-        frames = self.frames[places]
+        if len(self.gathered) != len(steps):
+            self.gathered = np.empty((len(steps), *self.gathered.shape[1:]), np.uint8)
+        frames = np.take(self.frames, places, axis=0, out=self.gathered, mode="clip")  # which needs no buffer
         if self.history > 1:
             begun = self.first[places[:, 1 : self.history]]  # a first frame ends the history of all after it
             cut = np.logical_or.accumulate(begun[:, ::-1], 1)[:, ::-1]

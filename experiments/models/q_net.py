@@ -32,7 +32,7 @@ class QNet(nn.Module):
         self.layers, self.scale = nn.Sequential(*layers), scale
 
     def forward(self, states: Tensor) -> Tensor:
-        x = states.flatten(1, 2).float()
+        x = states.flatten(1, 2).float().contiguous(memory_format=torch.channels_last)
         values: Tensor = self.layers(x if self.scale == 1 else x / self.scale)
         return values
 
@@ -71,7 +71,8 @@ def q_net(
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, bias)
-    return QNet(layers, 255 if name == "nature" else 1)
+    net = QNet(layers, 255 if name == "nature" else 1)
+    return net.to(memory_format=torch.channels_last)  # of a step on a CPU a quarter less
 
 
 def normed(make: Callable[..., nn.Module], layer: nn.Module | None) -> list[nn.Module]:
@@ -120,9 +121,18 @@ def flat(model: nn.Module) -> Any:
     element-wise optimizer takes a few long operations in place of many short ones.
     """
     found = list(model.parameters())
-    vector = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in found]))
+    vector = torch.nn.Parameter(torch.cat([lying(p.detach()).flatten() for p in found]))
     vector.grad = torch.zeros_like(vector)
     parts = [p.numel() for p in found]
-    for p, values, slope in zip(found, vector.detach().split(parts), vector.grad.split(parts), strict=True):
-        p.data, p.grad = values.view(p.shape), slope.view(p.shape)
+    for p, *both in zip(found, vector.detach().split(parts), vector.grad.split(parts), strict=True):
+        p.data, p.grad = (part.view(lying(p).shape).permute(back(p)) for part in both)
     return vector
+
+
+def lying(p: Tensor) -> Tensor:
+    """A parameter in the order in which it lies in memory: channels last, of a convolution."""
+    return p.permute(0, 2, 3, 1) if p.dim() == 4 else p
+
+
+def back(p: Tensor) -> tuple[int, ...]:
+    return (0, 3, 1, 2) if p.dim() == 4 else tuple(range(p.dim()))

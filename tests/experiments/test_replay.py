@@ -88,6 +88,11 @@ def test_a_batch_is_a_copy():
     before = memory.frames.copy()
     memory.at(np.arange(10, 20)).frames[:] = 0
     assert (memory.frames == before).all()
+    first = memory.at(np.arange(10, 20))
+    kept = first.frames.copy()
+    second = memory.at(np.arange(20, 30))
+    assert second.frames is first.frames and not (kept == second.frames).all()  # as the docstring says
+    assert memory.at(np.arange(5)).frames is not second.frames
 
 
 @pytest.mark.parametrize("capacity", [50, 3 * PIECE // 2])
