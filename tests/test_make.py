@@ -126,6 +126,16 @@ def test_reproduce_runs_every_table_and_goes_on_after_a_failure(checkout: Path) 
     assert [re.findall(r"table=(\w+)", call) for call in sweeps] == [["T3"], ["T10"]]
 
 
+def test_the_games_of_table_4_are_installed_for_it_alone(checkout: Path) -> None:
+    (checkout / "conf/table/T4.yaml").touch()
+    make("reproduce-table-3", cwd=checkout)
+    assert not any("games" in call for call in calls(checkout))
+    for _ in range(2):
+        make("reproduce-table-4", "PROFILE=smoke", cwd=checkout)
+    kinds = [re.search(r"\[games\]|experiments|reports", call) for call in calls(checkout)]
+    assert [kind.group() for kind in kinds if kind][2:] == ["[games]", *["experiments", "reports"] * 2]
+
+
 def test_setup_is_instant_once_done_and_repeats_when_a_pin_changes(checkout: Path) -> None:
     make("setup", cwd=checkout)
     assert calls(checkout) == []
@@ -165,7 +175,8 @@ def test_clean_keeps_the_runs_and_the_environment(checkout: Path) -> None:
 def test_lint_and_tests_run_what_they_say(checkout: Path) -> None:
     assert make("lint", "test", "test-fast", cwd=checkout).returncode == 0
     assert calls(checkout) == [
-        "-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest -n auto --dist worksteal",
+        "-m ruff check .", "-m ruff format --check .", "-m mypy",
+        "-m pip install -c constraints.txt -e .[games]", "-m pytest -n auto --dist worksteal",
         "-m pytest -n auto --dist worksteal -m not slow",
     ]  # fmt: skip
     assert "OMP_NUM_THREADS=1" in make("-n", "test", cwd=checkout).stdout
