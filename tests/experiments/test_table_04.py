@@ -388,6 +388,7 @@ def test_summary():
     assert found["mean_return"] == 3.0 and found["steps"] == 2000
 
 
+@pytest.mark.slow
 def test_it_learns_to_breakout():
     """Not a measurement: twice the return of random play after 6,000 steps."""
     one = run(every=6000, eval_steps=2000, epochs=1, first=1000, size=10_000, batch_size=32, lr=1e-3)
@@ -400,13 +401,14 @@ def test_it_learns_to_breakout():
 # ---- stopping and going on --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["weight_norm", "batch"])
 def test_a_killed_job_goes_on_bit_for_bit(composed, tmp_path, monkeypatch, norm):
     """Stopped before training begins, in its middle, and with the ring of memory gone round in between;
     memory files of a process that died before its checkpoint are there as well.
     """
     more = ["replay.size=700", "replay.first=550", "evaluation.every=2100", "epochs=1", "evaluation.steps=50"]
-    words = ["table=T4", "profile=smoke", f"norm={norm}", "data.options.game=breakout", "threads=1", *more]
+    words = ["table=T4", "profile=smoke", f"norm={norm}", "column=breakout_minatar", "threads=1", *more]
     (point, *_) = grid.points(words, composed)
 
     def cfg(runs):
@@ -434,7 +436,7 @@ def test_a_lost_memory_is_said_and_nothing_is_overwritten(composed, tmp_path, mo
         "table=T4",
         "profile=smoke",
         "norm=none",
-        "data.options.game=breakout",
+        "column=breakout_minatar",
         "threads=1",
         "evaluation.every=2000",
     ]
@@ -479,7 +481,8 @@ def test_values_out_of_range(changes, told):
 
 
 def test_a_memory_that_does_not_fit_is_refused_before_the_start(cli):
-    done = cli("-m", "table=T4", "profile=smoke", "norm=none", "replay.size=2000000000000")
+    words = ["column=breakout_minatar", "row=dqn", "replay.size=2000000000000"]
+    done = cli("-m", "table=T4", "profile=smoke", *words)
     assert done.returncode in (1, 2) and "GB free; make it smaller" in done.stdout + done.stderr
     assert not cli.records("T4")
 
@@ -499,7 +502,7 @@ def test_other_tables_refuse_a_game(cli):
 
 
 def test_a_game_that_raises_is_a_failed_run(composed, tmp_path, monkeypatch):
-    words = ["table=T4", "profile=smoke", "norm=none", "data.options.game=breakout", "threads=1"]
+    words = ["table=T4", "profile=smoke", "norm=none", "column=breakout_minatar", "threads=1"]
     (point, *_) = grid.points(words, composed)
     step = games.MinAtar.act
 
