@@ -15,7 +15,7 @@ import orjson
 import pandas as pd
 
 from reports import claims as claim_room
-from reports import epochs, selection, targets
+from reports import epochs, relative, selection, targets
 from reports.deviations import deviations, of_search
 from reports.matching import matched, one_content
 from reports.published import Metric, Published
@@ -90,6 +90,8 @@ def analyse(
         runs = targets.added(runs, published)
     if any(row.epoch_of for row in published.rows):
         runs = epochs.added(runs, published)
+    if published.relative_to:
+        runs = relative.added(runs, published)
     stuck = at_chance(runs, published)
     filling = runs[runs["match"] == "cell"]
     cells, extra, samples = tabled(runs, published, masks(filling) or scores(filling))

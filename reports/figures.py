@@ -8,6 +8,7 @@ see it.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import math
@@ -20,7 +21,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    SymmetricalLogLocator,
+)
+from PIL import Image
 
 from reports.statistics import median
 
@@ -281,7 +291,8 @@ def points(
             ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
         else:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=2)
-    text = " ".join(_describe(s, [labels[int(i)] for i in s.x]) for s in series if _finite(s.y))
+    told = [label.replace("\n", " ") for label in labels]
+    text = " ".join(_describe(s, [told[int(i)] for i in s.x]) for s in series if _finite(s.y))
     return to_svg(fig, name, title, f"{ylabel} against {xlabel}. {text}")
 
 
@@ -295,10 +306,16 @@ def curves(
     linear: bool = False,
     ordered: bool = True,
     places: Sequence[int] = (),
+    marks: Sequence[Series] = (),
+    log_x: bool = False,
+    log_from: float = 0.0,
+    whole: bool = True,
 ) -> str:
     """Learning curves, one colour a series. linear: also where the values span a wide range. ordered: False
     for series that are no sequence of values, whose colours then differ as much as they can. places: of each
-    series among all that a page has, so that one has one colour in all its figures.
+    series among all that a page has, so that one has one colour in all its figures. marks: points of others
+    to stand beside the curves. log_from: of values that are not negative, logarithmic from there on and
+    linear below. whole: False where x is no count.
 
     Up to 5 seeds are drawn as thin lines, more as a min-max band; the thick line is the mean over the seeds
     that have the epoch. Series run from dark to light in their order; those beyond the palette are dashed.
@@ -323,15 +340,31 @@ def curves(
                     ax.plot(x, y, color=color, lw=0.5, alpha=0.5, ls=ls)
             elif len(s.low):
                 ax.fill_between(s.x, s.low, s.high, color=color, alpha=0.12, lw=0)
+        for i, s in enumerate(marks):
+            seen += _finite(list(s.y))
+            style = {"marker": "sDv"[i % 3], "mfc": "none", "color": C["faint"], "ms": 4.5, "ls": "none"}
+            _interval(ax, np.asarray(s.x, float), s, **style)
         _log_if_wide(ax, seen, math.inf if linear else 3.0)
+        if log_from:
+            ax.set_yscale("symlog", linthresh=log_from, linscale=0.5)
+            ax.set_ylim(0, 1.4 * max(seen, default=1.0))
+            ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=log_from, subs=[1, 2, 5]))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if log_x:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        elif whole:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if series:
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, columnspacing=1.0)
+            columns = 3 if marks else 5
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, columnspacing=1.0)
         else:
             ax.text(0.5, 0.5, "no curves yet", ha="center", transform=ax.transAxes)
     last = "; ".join(f"{s.label}: {number(_finite(s.y)[-1])}" for s in series if _finite(s.y))
-    return to_svg(fig, name, title, f"{ylabel} against {xlabel}. Last values: {last or 'none'}.")
+    beside = " ".join(_describe(s, [number(x) for x in s.x]) for s in marks)
+    told = f"{ylabel} against {xlabel}. Last values: {last or 'none'}."
+    return to_svg(fig, name, title, f"{told} {beside}" if beside else told)
 
 
 def mean_curve(label: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Series:
@@ -619,6 +652,44 @@ def clouds(
             + ", ".join(f"{k} around ({number(a)}, {number(b)})" for k, (a, b) in middles.items())
         )
     return to_svg(fig, name, title, f"Features in a plane. {'; '.join(told)}.")
+
+
+def frames(
+    name: str, title: str, description: str, found: dict[str, np.ndarray], palette: Sequence[str] = ()
+) -> str:
+    """Frames of an episode, a row a name, from left to right; by hand, since pixels are to stay pixels.
+
+    found[name]: uint8 [frames, height, width], grey values or, with a palette, its indices.
+    """
+    colours = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette], np.uint8)
+    side, gap, head = 60, 4, 17
+    width = max(len(row) for row in found.values()) * (side + gap) - gap
+    out = [f'<text x="0" y="{head - 5}">{html.escape(title)}</text>']
+    y = head
+    for label, row in found.items():
+        out.append(f'<text x="0" y="{y + 11}">{html.escape(label)}</text>')
+        y += head
+        for i, frame in enumerate(row):
+            pixels = colours[np.minimum(frame, len(colours) - 1)] if len(colours) else frame
+            out.append(
+                f'<image x="{i * (side + gap)}" y="{y}" width="{side}" height="{side}" '
+                f'style="image-rendering:pixelated" href="data:image/png;base64,{png(pixels)}"/>'
+            )
+        y += side + gap
+    return (
+        f'<svg viewBox="0 0 {width} {y}" style="max-width:{1.4 * width:.0f}px" role="img" class="plot" '
+        f'aria-labelledby="{name}-t {name}-d" xmlns="http://www.w3.org/2000/svg" '
+        f'font-family="system-ui, sans-serif" font-size="12" fill="var(--ink,{INK})">'
+        f'<title id="{name}-t">{html.escape(title)}</title>'
+        f'<desc id="{name}-d">{html.escape(description)}</desc>' + "\n".join(out) + "</svg>"
+    )
+
+
+def png(pixels: np.ndarray) -> str:
+    """uint8 [height, width] or [height, width, 3] as base64 of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def critical_difference(

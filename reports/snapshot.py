@@ -2,7 +2,8 @@
 
 `records.parquet` has one column, `record`: each run's record as sealed JSON, its curves thinned and
 rounded. What is kept: runs that fill a cell or a labelled row of some profile. Masks of wrong test examples
-are dropped, the largest data set first, when the file would be too large.
+are dropped, the largest data set first, when the file would be too large. Of what has no value an epoch
+(figures by layer, pictures) all of the short ones stay, the long ones of one seed only.
 
 A table whose records are trials of a search may have 3 MB: of a trial that was not selected only what the
 selection needs is kept, of a selected one the curves by layer, not those by epoch. Such a remainder has no
@@ -32,6 +33,7 @@ BY_LAYER = ("act_mean_", "act_var_", "grad_norm_")  # curves with one value a la
 SCORES = ("val_error", "test_error", "test_auc")
 STUB = ("schema", "run_id", "table", "profile", "role", "status", "cell", "config", "paper", "data", "code")
 POINTS = 40  # of a curve
+WHOLE = 64  # values of what is no curve over the epochs, kept of every run
 DIGITS = 4  # significant, of a curve's values
 
 
@@ -55,7 +57,8 @@ def snapshot(runs: Path | str, measured: Path | str, table: str, limit: int | No
     else:
         # where steps to a target or figures at an epoch are read off the curves, every point of them counts
         whole = pub.targets or any(row.epoch_of for row in pub.rows)
-        records = found if whole else [thinned(record) for record in found]
+        shown = first_seeds(found)
+        records = found if whole else [thinned(r, long=r["run_id"] in shown) for r in found]
     room = limit - sum(len(text) for text in texts.values())
     blob, dropped = fitting(records, room)
     folder = Path(measured) / table
@@ -117,18 +120,42 @@ def used(paper: dict[str, Any], kept: pd.DataFrame) -> dict[str, Any]:
     return {key: config for key, config in paper.items() if key in keys}
 
 
-def thinned(record: dict[str, Any]) -> dict[str, Any]:
-    """At most POINTS points a curve, the first and the last among them, values rounded."""
+def first_seeds(records: list[dict[str, Any]]) -> set[str]:
+    """Run ids of the smallest seed of each config that has anything long beside its curves."""
+    first: dict[str, tuple[int, str]] = {}
+    for record in records:
+        curves = record.get("curves") or {}
+        length = length_of(curves)
+        if any(len(values) > WHOLE and len(values) != length for values in curves.values()):
+            config = {key: value for key, value in record["config"].items() if key != "seed"}
+            mine = (record["config"].get("seed", 0), record["run_id"])
+            key = store.canonical(config)
+            first[key] = min(first.get(key, mine), mine)
+    return {run_id for _, run_id in first.values()}
+
+
+def length_of(curves: dict[str, Any]) -> int:
+    """Of the curves over the epochs."""
+    lengths = [len(values) for values in curves.values()]
+    return len(curves["epoch"]) if "epoch" in curves else max(lengths, default=0)
+
+
+def thinned(record: dict[str, Any], long: bool = True) -> dict[str, Any]:
+    """At most POINTS points a curve, the first and the last among them, values rounded. What has another
+    length than `epoch` is no curve over the epochs and stays whole, or goes where it is long and not wanted.
+    """
     curves = record.get("curves") or {}
-    length = max((len(values) for values in curves.values()), default=0)
+    length = length_of(curves)
     if length > POINTS:
         picked = [round(i * (length - 1) / (POINTS - 1)) for i in range(POINTS)]
     else:
         picked = list(range(length))
-    short = {
-        name: [rounded(values[i]) for i in picked] if len(values) == length else []
-        for name, values in curves.items()
-    }
+    short: dict[str, list[Any]] = {}
+    for name, values in curves.items():
+        if len(values) == length:
+            short[name] = [rounded(values[i]) for i in picked]
+        else:
+            short[name] = [rounded(v) for v in values] if long or len(values) <= WHOLE else []
     return {**record, "curves": short}
 
 

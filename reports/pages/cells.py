@@ -91,6 +91,19 @@ def values(report: analysis.TableReport, row: str, column: str) -> dict[int, flo
     return dict(zip(runs["seed"].astype(int), errors.astype(float), strict=True))
 
 
+def by_seed(report: analysis.TableReport, row: str, column: str, metric: str) -> dict[int, float]:
+    """Any metric by seed; a run that diverged counts as that metric says."""
+    runs = of_cells(report, column)
+    runs = runs[runs["row"] == row]
+    if runs.empty or f"metrics.{metric}" not in runs:
+        return {}
+    lost = report.published.metric(metric).lost
+    found = runs[f"metrics.{metric}"].astype(float)
+    found = found.where(runs["status"] != "diverged", math.nan if lost is None else lost)
+    pairs = zip(runs["seed"].astype(int), found, strict=True)
+    return {seed: value for seed, value in pairs if math.isfinite(value)}
+
+
 def gain(report: analysis.TableReport, better: str, than: str, column: str) -> str:
     """Points of error that a row saves against another, seed by seed, with the interval; "" where one of
     them did not run.

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from reports import analysis, figures, store, tables
 from reports.claims.table_08 import CHAR, PTB, SIZES, bn
 from reports.figures import Series, mean_curve, slug
-from reports.pages.cells import by_row, cell, columns_of, of_cells, titled
+from reports.pages.cells import by_row, by_seed, cell, columns_of, of_cells, titled
 from reports.pages.cells import commands as commands
 from reports.statistics import Sample, summary
 
@@ -201,15 +201,7 @@ def change(report: analysis.TableReport, size: str, metric: str) -> str:
 
 def values(report: analysis.TableReport, row: str, metric: str) -> dict[int, float]:
     """A metric by seed; a run that diverged counts as that metric says."""
-    runs = of_cells(report, PTB)
-    runs = runs[runs["row"] == row]
-    if runs.empty or f"metrics.{metric}" not in runs:
-        return {}
-    lost = report.published.metric(metric).lost
-    found = runs[f"metrics.{metric}"].astype(float)
-    found = found.where(runs["status"] != "diverged", math.nan if lost is None else lost)
-    pairs = zip(runs["seed"].astype(int), found, strict=True)
-    return {seed: value for seed, value in pairs if math.isfinite(value)}
+    return by_seed(report, row, PTB, metric)
 
 
 def rule(report: analysis.TableReport, row: str) -> dict[str, str]:

@@ -96,6 +96,9 @@ class Claim:
     inequality: str
     survey: str  # holds | fails | n/a, as the fact sheet states it
     source: str
+    repeats: str = (
+        ""  # the claim that this one asks of data on which nothing is printed; "": the survey's own
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,17 @@ class Audit:
     kind: str
     consequence: str
     mark: str
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A point of a public learning curve, neither the survey's nor its source's: drawn, never compared."""
+
+    column: str  # as records name it
+    agent: str
+    x: float  # millions of frames
+    value: float
+    sd: float | None = None  # over its seeds
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,9 @@ class Published:
     # column -> data set -> [pictures to train and validate on, to test on] of the paper's data
     sizes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     target: str = ""  # the row whose best validation accuracy is the others' target
+    relative_to: str = ""  # the row by whose mean over seeds the main metric is divided, as relative.py says
+    anchors: tuple[Anchor, ...] = ()
+    references: dict[str, dict[str, float]] = field(default_factory=dict)  # column -> name -> known score
 
     @property
     def survey_rows(self) -> list[str]:
@@ -221,6 +238,7 @@ def load(table: str) -> Published:
         metrics=tuple(Metric(**{**m, "columns": tuple(m.get("columns", ()))}) for m in facts.pop("metrics")),
         claims=tuple(Claim(**c) for c in facts.pop("claims")),
         audit=tuple(Audit(**a) for a in facts.pop("audit")),
+        anchors=tuple(Anchor(**a) for a in facts.pop("anchors", ())),
         figures={(f.row, f.column): f for f in figures},
         **facts,
     )

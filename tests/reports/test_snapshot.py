@@ -94,6 +94,28 @@ def test_curves_are_thinned_and_records_stay_whole(tmp_path):
     }
 
 
+def test_what_is_no_curve_over_the_epochs_stays_whole_of_one_seed(tmp_path):
+    """Figures by layer of every seed, a picture's pixels of the smallest one that has them."""
+    make.write_grid(tmp_path)
+    found = [make.record("a0_5", "mnist", seed) for seed in range(4)]
+    for seed, one in enumerate(found):
+        one["curves"] = {
+            "epoch": list(range(1, 101)), "test_error": [100.0 - e for e in range(100)],
+            "strip": [] if seed == 0 else list(range(800)), "strip_shape": [8, 10, 10],
+            "divergence": [0.123456] * 13,
+        }  # fmt: skip
+    make.write_shard(tmp_path, found)
+    snapshot.snapshot(tmp_path, tmp_path / "measured", "T3")
+    kept = store.load(tmp_path / "none", tmp_path / "measured").frame.sort_values("seed")
+    for seed, curves in enumerate(store.heavy(kept, "curves")):
+        assert len(curves["epoch"]) == len(curves["test_error"]) == 40
+        assert curves["strip_shape"] == [8, 10, 10] and curves["divergence"] == [0.1235] * 13
+        assert curves["strip"] == (list(range(800)) if seed == 1 else [])
+    snapshot.snapshot(tmp_path / "none", tmp_path / "measured", "T3")  # once more changes nothing
+    again = store.load(tmp_path / "none", tmp_path / "measured").frame.sort_values("seed")
+    assert store.heavy(again, "curves") == store.heavy(kept, "curves")
+
+
 def test_masks_go_when_the_room_is_small_the_largest_set_first(runs, tmp_path):
     whole, limit = tmp_path / "whole", 0
     snapshot.snapshot(runs, whole, "T3")

@@ -1,0 +1,36 @@
+"""A run's main metric as a share of another row's mean, so that columns on different scales can be averaged.
+
+That row's mean is over its seeds in the same column and on the same data, diverged runs with what they count
+as. It is taken as known: a contrast of shares, row minus that row, has the spread over seeds of the
+differences of scores, which is right to first order where both rows score alike, and that is what a claim of
+"more than" is tested against. Where the mean is 0 there is no share.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from reports.published import Published
+
+SHARE = "metrics.relative_return"
+
+
+def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """The runs with SHARE; NaN where that row has no run in the column."""
+    main = published.metrics[0]
+    if runs.empty or f"metrics.{main.id}" not in runs:
+        return runs.assign(**{SHARE: pd.Series(math.nan, runs.index)})
+    values = runs[f"metrics.{main.id}"].astype(float)
+    if main.lost is not None:
+        values = values.mask(runs["status"].astype(object) == "diverged", main.lost)
+    places = pd.Series(
+        list(zip(runs["column"].astype(object), runs["data.fingerprint"].astype(object), strict=True)),
+        index=runs.index,
+    )
+    base = (runs["match"] == "cell") & (runs["row"].astype(object) == published.relative_to)
+    base &= runs["status"].astype(object) != "failed"
+    means = values[base].groupby(places[base]).mean()
+    whole = places.map(means).astype(float)
+    return runs.assign(**{SHARE: values / whole.where(whole > 0)})
