@@ -53,8 +53,8 @@ def turn(state: t4.State, steps: int = TURN) -> None:
         t4.play(state)
         if state.step % run.update_every == 0:
             t4.update(state)
-        if state.step % run.target_every == 0:
-            follow(state.target, state.model)
+            if state.updates % run.target_every == 0:
+                follow(state.target, state.model)
 
 
 class Peer:
@@ -124,7 +124,7 @@ def of_atari(peer: Path | None, rounds: int) -> None:
         "batch_size=32",
         "optimizer=adam",
         "optimizer.lr=0.0001",
-        "target_every=1000",
+        "target_every=250",
         "explore.last=0.01",
     ]
     tasks: dict[str, Callable[[], object]] = {}

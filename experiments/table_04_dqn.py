@@ -8,11 +8,13 @@ Q' is a copy of Q that follows it now and then. A loss of life is terminal in tr
 
 From the source: Adamax with beta1 0.5, batches of 64, rates of {0.0001, 0.0003, 0.001, 0.003}, the
 data-dependent start, no limit on playing time, scores that are the *best* of some 200 evaluations of one run.
-From the code that it adapted (deep_q_rl, run_nature.py): all else of the paper profile. Ours: beta2 0.999 and
-eps 1e-8; the start takes one batch of replay memory and is given to the un-normalised network as well, as the
-source does in its other experiments; the layer of values is normalised, too (model.head); with batch
-normalisation Q has the statistics of the batch in training and running ones when it acts, Q' the running
-ones. Beside the best evaluation stands the mean of the last tenth of them, which does not reward noise.
+From the code that it adapted (deep_q_rl, run_nature.py): all else of the paper profile; Q' follows every so
+many updates, not steps. Ours: beta2 0.999 and eps 1e-8; the start takes one batch of replay memory and is
+given to the un-normalised network as well, as the source does in its other experiments; the layer of values
+is normalised, too (model.head); frames are scaled by ale-py (there bilinear); a state's frames go back beyond
+the loss of a life (there such steps are not sampled); with batch normalisation Q has the statistics of the
+batch in training and running ones when it acts, Q' the running ones. Beside the best evaluation stands the
+mean of the last tenth of them, which does not reward noise.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class Run:
     evaluation: Evaluation
     gamma: float
     update_every: int  # steps of the game
-    target_every: int  # steps of the game after which Q' becomes Q
+    target_every: int  # updates after which Q' becomes Q
     batch_size: int
     epochs: int  # evaluations
     seed: int
@@ -127,7 +129,7 @@ def check(run: Run) -> Run:
     must(v.steps >= 1, "evaluation.steps", v.steps, "steps, from 1")
     must(0 <= run.gamma < 1, "gamma", run.gamma, "from 0 to below 1")
     must(run.update_every >= 1, "update_every", run.update_every, "steps, from 1")
-    must(run.target_every >= 1, "target_every", run.target_every, "steps, from 1")
+    must(run.target_every >= 1, "target_every", run.target_every, "updates, from 1")
     must(run.batch_size >= 2, "batch_size", run.batch_size, "batch statistics need at least 2")
     must(run.epochs >= 1, "epochs", run.epochs, "must be at least 1")
     trained = run.epochs * v.every
@@ -302,8 +304,8 @@ def train(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
                 begin(state)
             if state.step % run.update_every == 0:
                 update(state)
-            if state.step % run.target_every == 0:
-                follow(state.target, state.model)
+                if state.updates % run.target_every == 0:
+                    follow(state.target, state.model)
         if state.step % run.evaluation.every == 0:
             yield state.step, figures(state)
         elif state.step % 500 == 0:

@@ -41,7 +41,7 @@ def q_net(
     name: str, shape: Sequence[int], actions: int, norm: Callable[[int, int], nn.Module | None], bias: float
 ) -> QNet:
     """Convolutions and a hidden layer, each followed by what `norm(features, dim)` gives and a ReLU, and the
-    layer of values. Weights by He et al., uniform in +- sqrt(6 / inputs), and biases as Mnih's code in Theano
+    layer of values. Weights by He et al., uniform in +- sqrt(3 / inputs), and biases as Mnih's code in Theano
     has them.
 
     Args:
@@ -68,7 +68,7 @@ def q_net(
     layers.append(nn.Linear(hidden, actions))
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, bias)
     net = QNet(layers, 255 if name == "nature" else 1)
