@@ -17,15 +17,12 @@ import importlib
 import importlib.metadata
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataSetMissing
-
-if TYPE_CHECKING:
-    from data.sets import DataSet
 
 MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 SETS = {
@@ -38,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 PACKAGE = {"minatar": "MinAtar", "atari": "ale-py"}
 BUTTONS = ("noop", "left", "up", "right", "down", "fire")  # MinAtar's actions
+BLOCK = 100  # episodes
 NEVER = 2**31 - 1  # frames after which an episode is cut off
 
 Frame = NDArray[np.uint8]
@@ -103,36 +101,24 @@ def fingerprint(name: str, options: Mapping[str, Any]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def load(name: str, options: Mapping[str, Any]) -> DataSet:
-    """What is known of a game as a data set without rows; its classes are the actions."""
-    import torch
-
-    from data.sets import DataSet
-
+def facts(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a game as a data set without rows: its classes are the actions; `shape` is a
+    frame's.
+    """
     full = checked(name, options)
     game = make(name, full, seed=0)
-    rows = torch.zeros(0, *game.shape, dtype=torch.uint8)
-    nothing = torch.zeros(0, dtype=torch.int64)
     note = f"{full['game']}, {game.actions} actions, {PACKAGE[name]} {version(name)}"
     if full["sticky"]:
         note += f", each action repeated with probability {full['sticky']:g} in place of the next"
-    return DataSet(
-        name=name,
-        x_train=rows,
-        y_train=nothing,
-        x_val=rows,
-        y_val=nothing,
-        x_test=rows,
-        y_test=nothing,
-        classes=game.buttons,
-        fingerprint=fingerprint(name, full),
-        source="Young and Tian 2019"
-        if name == "minatar"
-        else "Bellemare et al. 2013; ROMs as ale-py ships them",
-        licence="GPL-3.0 (MinAtar)" if name == "minatar" else "GPL-2.0 (ale-py)",
-        notes=(note,),
-        error="return",
-    )
+    return {
+        "shape": game.shape,
+        "classes": game.buttons,
+        "fingerprint": fingerprint(name, full),
+        "source": "Young and Tian 2019" if name == "minatar" else "Bellemare et al. 2013; ROMs of ale-py",
+        "licence": "GPL-3.0 (MinAtar)" if name == "minatar" else "GPL-2.0 (ale-py)",
+        "notes": (note,),
+        "error": "return",
+    }
 
 
 def make(name: str, options: Mapping[str, Any], seed: int) -> Game:
@@ -229,8 +215,9 @@ class MinAtar(Game):
 
 class Atari(Game):
     """One emulator, whose preprocessing is C++. Episodes differ in the frames without an action at their
-    start, which the emulator draws from its seed; with sticky actions each episode has a seed of its own
-    (that loads the ROM anew, which takes the time of a hundred steps).
+    start, which the emulator draws from its seed. A seed loads the ROM anew, which takes the time of a
+    hundred steps: so there is one for BLOCK episodes, or for each where actions are sticky, since these are
+    drawn as well.
     """
 
     shape = (1, 84, 84)
@@ -253,14 +240,15 @@ class Atari(Game):
         )
         self.buttons = tuple(str(a).rpartition(".")[2].lower() for a in self.env.ale.get_action_set())
         self.lives = 0
-        self.resets = 0  # since the seed
+        self.resets: int | None = None  # since the seed
 
     def begin(self) -> Frame:
-        seeded = self.sticky > 0 or self.resets == 0
-        own = np.random.SeedSequence([self.seed, self.episode if self.sticky else 0]).generate_state(1)[0]
-        frame, info = self.env.reset(seed=int(own % 2**31) if seeded else None)
-        self.resets += 1
-        while not self.sticky and self.resets < self.episode:  # to the draws of this episode
+        block, place = divmod(self.episode - 1, 1 if self.sticky else BLOCK)
+        if place == 0 or self.resets is None:
+            own = np.random.SeedSequence([self.seed, block]).generate_state(1)[0]
+            frame, info = self.env.reset(seed=int(own % 2**31))
+            self.resets = 0
+        while self.resets < place:  # more than once after `rewind`: to the draws of this episode
             frame, info = self.env.reset()
             self.resets += 1
         self.lives = int(info["lives"][0])
@@ -268,7 +256,7 @@ class Atari(Game):
 
     def rewind(self, episode: int) -> None:
         super().rewind(episode)
-        self.resets = 0
+        self.resets = None
 
     def act(self, action: int) -> Step:
         frame, reward, over, _, info = self.env.step(np.array([action]))

@@ -490,7 +490,7 @@ def load(
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"share must be a number in (0, 1], not {share!r}")
     if games.is_game(name):
-        return games.load(name, options)
+        return _of_game(name, options)
     place = _located(name, root, cache, download, options)
     meta = ready(place) or _build(name, place)
     try:
@@ -499,6 +499,15 @@ def load(
         meta = _build(name, place)
         arrays = store.read(place.prepared)
     return _tensors(arrays, meta, val_fraction, limit_train, limit_eval, share)
+
+
+def _of_game(name: str, options: Mapping[str, Any]) -> DataSet:
+    import torch
+
+    known = games.facts(name, options)
+    rows, labels = torch.zeros(0, *known.pop("shape"), dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+    parts: dict[str, Any] = {f"{v}_{p}": {"x": rows, "y": labels}[v] for v in "xy" for p in text.PARTS}
+    return DataSet(name=name, **parts, **known)
 
 
 def _strata(arrays: dict[str, Any], part: str) -> Any:

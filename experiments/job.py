@@ -388,6 +388,7 @@ class Job:
         fits = saved is not None and saved["ids"] == self.ids and saved["code"] == self.code
         if not distributed.from_first(lambda: fits) or saved is None:
             if self.first:
+                store.drop_beside(self.home)  # of a training that is not gone on with
                 for path in store.set_aside(self.home):
                     print(
                         f"{self.name}: the code has changed since its checkpoint, which is kept as {path};"

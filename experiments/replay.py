@@ -44,7 +44,8 @@ class Replay:
                 f"a memory of {capacity} steps holds no state of {history} frames and its successor"
             )
         self.capacity, self.shape, self.history = capacity, tuple(shape), history
-        self.frames = np.zeros((capacity, *shape), np.uint8)
+        self.frames = np.empty((capacity, *shape), np.uint8)
+        self.frames.fill(0)  # so that all of it is there before the start, and not when it is too late
         self.actions = np.zeros(capacity, np.uint8)
         self.rewards = np.zeros(capacity, np.float32)
         self.terminal = np.zeros(capacity, np.bool_)

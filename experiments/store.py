@@ -224,6 +224,10 @@ def set_aside(folder: Path) -> list[Path]:
 def drop_checkpoints(folder: Path) -> None:
     for path in folder.glob("checkpoint.*.pt"):
         path.unlink(missing_ok=True)
+    drop_beside(folder)
+
+
+def drop_beside(folder: Path) -> None:
     shutil.rmtree(folder / BESIDE, ignore_errors=True)
 
 

@@ -8,11 +8,13 @@ Q' is a copy of Q that follows it now and then. A loss of life is terminal in tr
 
 From the source: Adamax with beta1 0.5, batches of 64, rates of {0.0001, 0.0003, 0.001, 0.003}, the
 data-dependent start, no limit on playing time, scores that are the *best* of some 200 evaluations of one run.
-From the code that it adapted (deep_q_rl, run_nature.py): all else of the paper profile; Q' follows every so
-many updates, not steps. Ours: beta2 0.999 and eps 1e-8; the start takes one batch of replay memory and is
-given to the un-normalised network as well, as the source does in its other experiments; the layer of values
-is normalised, too (model.head); frames are scaled by ale-py (there bilinear); a state's frames go back beyond
-the loss of a life (there such steps are not sampled); with batch normalisation Q has the statistics of the
+From the code that it adapted (deep_q_rl, run_nature.py): all else of the paper profile. Not as there: a
+state's frames go back beyond the loss of a life, and no actions are taken before the agent goes on (there
+such steps are not sampled, and the first of each life are random); 1 to 30 actions of nothing at a start (0
+to 30, and 2); evaluation has a game of its own and does not interrupt the one of training; frames are scaled
+by ale-py (bilinear). Ours where the source is silent: beta2 0.999 and eps 1e-8; the start takes one batch of
+replay memory and is given to the un-normalised network as well, as the source does in its other experiments;
+the layer of values is normalised, too (model.head); with batch normalisation Q has the statistics of the
 batch in training and running ones when it acts, Q' the running ones. Beside the best evaluation stands the
 mean of the last tenth of them, which does not reward noise.
 """
@@ -23,6 +25,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from experiments import playing
@@ -257,12 +260,21 @@ def fits_memory(run: Run, shape: Sequence[int]) -> None:
 
     from experiments.replay import size_of
 
-    need, free = size_of(run.replay.size, shape), psutil.virtual_memory().available
+    need, free = size_of(run.replay.size, shape), min(psutil.virtual_memory().available, allowed())
     if need > 0.9 * free:
         raise BadInput(
             f"replay.size={run.replay.size}: the memory takes {need / 1e9:.1f} GB of frames"
             f" {'x'.join(map(str, shape))}, this machine has {free / 1e9:.1f} GB free; make it smaller"
         )
+
+
+def allowed() -> float:
+    """Bytes that are left of a container's limit; infinity where there is none."""
+    try:
+        limit, used = (Path("/sys/fs/cgroup", f"memory.{k}").read_text() for k in ("max", "current"))
+        return math.inf if limit.strip() == "max" else int(limit) - int(used)
+    except (OSError, ValueError):
+        return math.inf
 
 
 def built(run: Run, shape: Sequence[int], actions: int) -> Any:
@@ -360,7 +372,7 @@ def begin(state: State) -> None:
 
     run = state.run
     if run.model.start == "data":
-        batch = state.memory.sample(run.batch_size, np.random.default_rng(run.seed))
+        batch = state.memory.sample(run.batch_size, np.random.default_rng([run.seed, 2]))
         x = torch.from_numpy(batch.frames[:, : run.replay.history]).to(state.device)
         start_(state.model, x, run.model.head, STD, torch.Generator().manual_seed(run.seed))
     refresh(state)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import norms
+from norms.weight import data_dependent_init_  # by module, so that the code hash sees it
 
 # maps, kernel, stride of each convolution, and units of the hidden layer
 SHAPES: dict[str, tuple[list[tuple[int, int, int]], int]] = {
@@ -95,10 +96,10 @@ def start_(net: QNet, states: Tensor, head: bool, std: float, generator: torch.G
     compares with.
     """
     if any(nn.utils.parametrize.is_parametrized(m) for m in net.modules()):
-        norms.data_dependent_init_(net, states, std=std, generator=generator)
+        data_dependent_init_(net, states, std=std, generator=generator)
         return
     twin = weight_normed(copy.deepcopy(net), head, "weight_norm", {})
-    norms.data_dependent_init_(twin, states, std=std, generator=generator)
+    data_dependent_init_(twin, states, std=std, generator=generator)
     with torch.no_grad():
         for name, p in net.named_parameters():
             p.copy_(attrgetter(name)(twin))

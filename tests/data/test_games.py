@@ -90,43 +90,59 @@ def test_minatar_frames_are_the_packages_own(name):
 
 
 @atari
-def test_atari_frames_are_those_of_the_emulator():
-    """Beside ale-py's own interface, written out: four frames an action, the maximum of the last two, grey;
-    and lives are lost where the emulator says so.
+@pytest.mark.parametrize("name", ["breakout", "space_invaders"])
+def test_atari_frames_are_those_of_the_emulator(name):
+    """Beside ale-py's own interface, written out, over several episodes: four frames an action, the maximum
+    of the last two, grey; lives are lost where the emulator says so; and the first action after a reset
+    counts, which the package's vector games would have taken for the reset.
     """
     import ale_py
     from ale_py import roms
 
-    game = games.make("atari", {"game": "breakout"}, 1)
-    game.reset()
-    ale = ale_py.ALEInterface()
+    game = games.make("atari", {"game": name}, 1)
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
     ale.setFloat("repeat_action_probability", 0.0)
-    ale.loadROM(roms.get_rom_path("breakout"))
-    ale.reset_game()
-    begun = int(
-        game.env.reset(seed=0)[1]["episode_frame_number"][0]
-    )  # the frames without an action that it drew
-    game.lives = 5
-    for _ in range(begun):
-        ale.act(0)
-    keys, rng = ale.getMinimalActionSet(), np.random.default_rng(3)
-    lost = 0
-    for _ in range(150):
-        action, lives, reward, screens = int(rng.integers(4)), ale.lives(), 0.0, []
+    ale.loadROM(roms.get_rom_path(name))
+    keys, rng, lost, begun = ale.getMinimalActionSet(), np.random.default_rng(3), 0, []
+    reset = game.env.reset
+
+    def noted(**options):
+        frame, info = reset(**options)
+        begun.append(int(info["episode_frame_number"][0]))  # the frames without an action that it drew
+        return frame, info
+
+    game.env.reset = noted
+    while game.episode < 4 or not game.over:
+        if game.over:
+            game.reset()
+            ale.reset_game()
+            for _ in range(begun[-1]):
+                ale.act(0)
+        action, lives, reward, screens = int(rng.integers(game.actions)), ale.lives(), 0.0, []
         for _ in range(4):
             reward += ale.act(keys[action])
             screens.append(ale.getScreenGrayscale())
         found = game.step(action)
-        assert (
-            found.reward == reward and found.lost == (ale.lives() < lives) and found.over == ale.game_over()
-        )
+        assert found.reward == reward and found.over == ale.game_over()
+        assert found.lost == (ale.lives() < lives or found.over)
         whole = np.maximum(screens[-1], screens[-2]).astype(float)
         assert abs(found.frame.mean() - whole.mean()) < 1  # scaled by area, so the mean stays
         lost += found.lost
-        if found.over:
-            break
-    assert lost >= 3
+    assert lost >= 8 and len(set(begun)) > 1 and len(begun) == 4
+
+
+@atari
+def test_atari_is_seeded_anew_after_a_block(monkeypatch):
+    monkeypatch.setattr(games, "BLOCK", 2)
+    one, rng = games.make("atari", {}, 5), np.random.default_rng(1)
+    play(one, rng, 700)
+    assert one.episode >= 3
+    other = games.make("atari", {}, 5)
+    other.load_state_dict(one.state_dict())
+    again = np.random.default_rng()
+    again.bit_generator.state = rng.bit_generator.state
+    assert equal(play(one, rng, 500), play(other, again, 500)) and one.episode > 4
 
 
 @pytest.mark.parametrize("name", BOTH)

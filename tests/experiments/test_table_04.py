@@ -5,6 +5,7 @@ end of an episode, evaluation, resuming, what cannot run.
 import importlib.util
 import json
 import math
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -230,7 +231,7 @@ def test_every_unit_starts_with_mean_0_and_variance_1(norm, head):
         t4.play(state)
     before = {name: p.clone() for name, p in state.model.named_parameters()}
     t4.begin(state)
-    batch = state.memory.sample(32, np.random.default_rng(0))
+    batch = state.memory.sample(32, np.random.default_rng([0, 2]))
     found = []
     for layer in state.model.layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -431,6 +432,26 @@ def test_a_killed_job_goes_on_bit_for_bit(composed, tmp_path, monkeypatch, norm)
     assert a["status"] == "finished" and a["steps"] == 2100
 
 
+def test_the_memory_of_a_training_that_is_not_gone_on_with_is_dropped(composed, tmp_path, monkeypatch):
+    """A file of it would cover steps that are the new one's."""
+    words = ["table=T4", "profile=smoke", "column=breakout_minatar", "row=dqn", "evaluation.every=2000"]
+    (point, *_) = grid.points(words, composed)
+    cfg = composed([*grid.job_overrides([point]), f"runs={tmp_path}", "threads=1"])
+    with monkeypatch.context() as stopped:
+        stopped.setattr(job.Job, "asked_to_stop", lambda self: True)
+        job.run(cfg)
+        (old,) = tmp_path.glob("T4/*/memory/*.z")
+        shutil.copy(old, old.with_name("000000000000-000000000600.z"))
+        stopped.setattr(job.provenance, "code_hash", lambda *a: "other code")
+        job.run(cfg)
+        job.run(cfg)
+    names = [p.name for p in sorted(tmp_path.glob("T4/*/memory/*.z"))]
+    assert names == ["000000000000-000000000500.z", "000000000500-000000001000.z"]
+    saved = store.load_checkpoint(next(tmp_path.glob("T4/*/memory")).parent)
+    assert saved["code"] == "other code" and saved["state"]["added"] == 1000
+    assert list(tmp_path.glob("T4/*/old.*.pt"))
+
+
 def test_a_lost_memory_is_said_and_nothing_is_overwritten(composed, tmp_path, monkeypatch):
     words = [
         "table=T4",
@@ -575,7 +596,7 @@ def test_the_paper_profile_is_the_sources(composed):
             0.05,
         )
         assert (r.evaluation.every, r.evaluation.steps, r.epochs) == (250_000, 125_000, 200)
-        assert (r.gamma, r.update_every, r.target_every, r.batch_size) == (0.99, 4, 10_000, 64)
+        assert (r.gamma, r.update_every, r.target_every, r.batch_size) == (0.99, 4, 2500, 64)
         assert r.optimizer.name == "Adamax" and r.optimizer.options["betas"] == [0.5, 0.999]
         assert r.data.options == {"game": p.column, "sticky": 0.0} and r.model.name == "nature"
         assert r.optimizer.lr == (0.0003 if p.row.startswith("dqn_wn") else 0.0001)
