@@ -34,8 +34,8 @@ NOTE = (
     "a small part of the source's 200 million frames says little of a claim, whatever its "
     "verdict; profile quick is early learning only. In training rewards are clipped to ±1, as the source's "
     "are; MinAtar's authors do not clip. T4.C4 and M4 have no value where DQN scores 0. Ours: mean ± sd over "
-    "n seeds, below it the 95 % interval; evaluations have episodes of their own, so that another draw of these is in it. "
-    "Runs that diverged count as 0 points."
+    "n seeds, below it the 95 % interval; evaluations have episodes of their own, so that another draw of "
+    "these is in it. Runs that diverged count as 0 points."
 )
 README = (
     "points of game score of the best evaluation: mean ± sd; the printed figures are maxima over some 200 "
