@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from data import keel, store, uci
+from data import games, keel, store, uci
 from data.errors import DataSetMissing
 from data.sets import SETS, locate, prepare, ready
 
@@ -61,6 +61,15 @@ def _list(values: dict[str, Any]) -> None:
     print(f"data root: {store.root_folder(root)}\nprepared files: {store.cache_folder(cache)}\n")
     for name, entry in SETS.items():
         print(f"{name:16}{entry.line}\n{'':16}{_where(name, root, cache)}")
+    for name, line in games.SETS.items():
+        print(f"{name:16}{line}\n{'':16}{_installed(name)}")
+
+
+def _installed(name: str) -> str:
+    try:
+        return f"installed: {games.PACKAGE[name]} {games.version(name)}"
+    except DataSetMissing as e:
+        return str(e)
 
 
 def _sets(collection: str, values: dict[str, Any]) -> None:

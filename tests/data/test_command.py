@@ -88,8 +88,10 @@ def test_as_a_program(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml")))
 def test_configs_name_sets_and_their_options(path: Path) -> None:
+    from data import games
     from data.sets import SETS
 
     config = yaml.safe_load(path.read_text())
     assert config["name"] == path.stem
-    assert set(config.get("options", {})) <= set(SETS[path.stem].options)
+    known = games.OPTIONS[path.stem] if games.is_game(path.stem) else SETS[path.stem].options
+    assert set(config.get("options", {})) <= set(known)
