@@ -42,8 +42,8 @@ def q_net(
     name: str, shape: Sequence[int], actions: int, norm: Callable[[int, int], nn.Module | None], bias: float
 ) -> QNet:
     """Convolutions and a hidden layer, each followed by what `norm(features, dim)` gives and a ReLU, and the
-    layer of values. Weights by He et al., uniform in +- sqrt(3 / inputs), and biases as Mnih's code in Theano
-    has them.
+    layer of values. Weights uniform in +- sqrt(3 / inputs), Lasagne's He start with gain 1 [memory], as
+    deep_q_rl has them.
 
     Args:
         name: nature or minatar.
