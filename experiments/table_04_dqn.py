@@ -188,6 +188,8 @@ class State:
         refresh(self)
         self.weights = flat(self.model)
         options = {k: tuple(v) if k == "betas" else v for k, v in run.optimizer.options.items()}
+        if run.optimizer.name in ("Adam", "SGD"):
+            options["fused"] = True  # one pass over the vector in place of ten
         self.optimizer = getattr(torch.optim, run.optimizer.name)(
             [self.weights], lr=run.optimizer.lr, **options
         )
