@@ -107,6 +107,9 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     )
     if not todo:
         return outcome
+    needs = getattr(grid.table_module(cfg), "needs", None)
+    if needs is not None:
+        print(needs([p.run for p in todo.values()]), flush=True)
     jobs = with_pending(todo, folder)
     words = [[*grid.job_overrides([todo[i] for i in job]), *common(cfg, folder)] for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before a worker imports torch

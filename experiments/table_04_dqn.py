@@ -31,7 +31,19 @@ from typing import Any
 from experiments import playing
 from experiments.config import BadInput, Data, Norm, Optimizer
 
-__all__ = ["SELECT", "STACK", "Run", "State", "can_stack", "cell", "check", "summarise", "train", "trial"]
+__all__ = [
+    "SELECT",
+    "STACK",
+    "Run",
+    "State",
+    "can_stack",
+    "cell",
+    "check",
+    "needs",
+    "summarise",
+    "train",
+    "trial",
+]
 
 
 @dataclass
@@ -268,6 +280,18 @@ def fits_memory(run: Run, shape: Sequence[int]) -> None:
             f"replay.size={run.replay.size}: the memory takes {need / 1e9:.1f} GB of frames"
             f" {'x'.join(map(str, shape))}, this machine has {free / 1e9:.1f} GB free; make it smaller"
         )
+
+
+def needs(runs: Sequence[Run]) -> str:
+    """What a sweep says before it starts: the memory that a run of it takes at most."""
+    from data import games
+    from experiments.replay import size_of
+
+    kinds = {(r.data.name, str(r.data.options.get("game"))): r for r in runs}
+    shapes = {kind: games.make(r.data.name, r.data.options, 0).shape for kind, r in kinds.items()}
+    most = max(size_of(r.replay.size, shapes[r.data.name, str(r.data.options.get("game"))]) for r in runs)
+    size = f"{most / 1e9:.1f} GB" if most >= 1e9 else f"{most / 1e6:.0f} MB"
+    return f"replay memory: up to {size} a run, all of it taken at its start"
 
 
 def allowed() -> float:

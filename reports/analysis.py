@@ -100,7 +100,7 @@ def analyse(
         **headed(published, profile, damaged),
         cells=pd.DataFrame(cells, columns=CELLS),
         extra=pd.DataFrame(extra, columns=EXTRA),
-        claims=judged(published, samples, bases, stuck),
+        claims=judged(published, samples, bases, stuck, cut_short(runs, published)),
         deviations=deviations(runs, paper, published),
         runs=runs,
         notes=notes + remarks(runs, grid, profile, damaged),
@@ -161,10 +161,12 @@ def judged(
     samples: dict[Any, Sample],
     bases: dict[str, Basis],
     stuck: dict[tuple[str, str], tuple[int, int]] | None = None,
+    short: dict[str, float] | None = None,
 ) -> list[ClaimResult]:
     functions, judge = claim_room.of(published.table), Judge(samples)
     return [
-        result(claim, functions[claim.id], published, judge, bases, stuck or {}) for claim in published.claims
+        result(claim, functions[claim.id], published, judge, bases, stuck or {}, short or {})
+        for claim in published.claims
     ]
 
 
@@ -186,6 +188,21 @@ def at_chance(runs: pd.DataFrame, published: Published) -> dict[tuple[str, str],
         hits, n = found.get((row, column), (0, 0))
         found[row, column] = (hits + int(hit), n + 1)
     return {key: (hits, n) for key, (hits, n) in found.items() if hits}
+
+
+EARLY = 0.1  # of the published length of training
+
+
+def cut_short(runs: pd.DataFrame, published: Published) -> dict[str, float]:
+    """Column -> the largest share of the published length of training that a run of it has, where that is
+    below EARLY.
+    """
+    if not published.lengths or "metrics.steps" not in runs:
+        return {}
+    mine = runs[runs["match"] == "cell"]
+    longest = mine["metrics.steps"].astype(float).groupby(mine["column"].astype(object)).max()
+    shares = {c: float(longest[c]) / whole for c, whole in published.lengths.items() if c in longest}
+    return {column: share for column, share in shares.items() if share < EARLY}
 
 
 # --------------------------------------------------------------------------------------------------- cells

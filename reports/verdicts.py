@@ -62,9 +62,10 @@ def result(
     judge: Judge,
     bases: dict[str, Basis],
     stuck: dict[tuple[str, str], tuple[int, int]],
+    short: dict[str, float],
 ) -> ClaimResult:
     """The claim on the survey's, the source's and our figures. stuck: (row, column) -> (runs at chance,
-    all runs), where there are any.
+    all runs), where there are any; short: column -> share of the published length, where that is small.
     """
     parts = function(claim_room.Measured(published))
     components = [component(part, judge, [bases[c] for c in part.columns]) for part in parts]
@@ -102,6 +103,7 @@ def result(
             for word in (
                 label_of([parts[i] for i in usable], components, bases),
                 hardly_trained([parts[i] for i in usable], stuck),
+                hardly_begun([parts[i] for i in usable], short),
             )
             if word
         ),
@@ -181,6 +183,15 @@ def hardly_trained(usable: list[claim_room.Part], stuck: dict[tuple[str, str], t
         hits, n = (sum(counts) for counts in zip(*found.values(), strict=True))
         told = [f"{hits} of {n} runs of {len(found)} cells"]
     return f"at chance: {', '.join(told)}" if told else ""
+
+
+def hardly_begun(usable: list[claim_room.Part], short: dict[str, float]) -> str:
+    """As in "early learning only: 0.8 % of the published steps"; "" where none is cut so short."""
+    found = sorted({short[c] for part in usable for c in part.columns if c in short})
+    shares = " to ".join(
+        f"{100 * share:.1g}" for share in (found[:1] if len(found) < 2 else found[:: len(found) - 1])
+    )
+    return f"early learning only: {shares} % of the published steps" if found else ""
 
 
 def label_of(usable: list[claim_room.Part], components: list[Component], bases: dict[str, Basis]) -> str:

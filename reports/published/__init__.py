@@ -148,6 +148,7 @@ class Published:
     sizes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     target: str = ""  # the row whose best validation accuracy is the others' target
     relative_to: str = ""  # the row by whose mean over seeds the main metric is divided, as relative.py says
+    lengths: dict[str, float] = field(default_factory=dict)  # column -> steps of training as published
     anchors: tuple[Anchor, ...] = ()
     references: dict[str, dict[str, float]] = field(default_factory=dict)  # column -> name -> known score
 

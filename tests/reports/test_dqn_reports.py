@@ -207,7 +207,9 @@ def test_verdicts_on_generated_runs(built):
     for claim in found.values():
         if ".C" in claim.id and claim.margin is not None:
             assert claim.margin > 0 and claim.n == 1 and "fewer than 3 seeds" in claim.why
-            assert claim.label == ""  # the paper's own games
+            assert (
+                claim.label == "early learning only: 2 % of the published steps"
+            )  # of the paper's own games
         elif ".M" in claim.id:
             assert claim.label == "on minatar (stand-in)" and claim.n == 5
     assert found["T4.C5"].why == "1 of 1 parts not run"
@@ -410,3 +412,17 @@ def test_snapshot_and_readme(tmp_path, built):
     assert "| Agent | Breakout: survey | ours | Enduro: survey |" in text and "MinAtar Asterix: ours" in text
     assert "best learning rate of a search not run" in text and "T4.M1" in text
     assert {p.name for p in (measured / "T4").glob("*.svg")} == {"gain.svg", "minatar.svg", "atari.svg"}
+
+
+def test_a_small_part_of_the_published_training_is_named(tmp_path):
+    """2 % of Atari's 50 million steps, 20 % of MinAtar's 5 million; in `quick` 40,000 of them."""
+    made = make.write(tmp_path, {"space_invaders": 3, "space_invaders_minatar": 3}, rows=("dqn", "dqn_wn"))
+    labels = {c.id: c.label for c in report_of(tmp_path).claims}
+    assert labels["T4.C6"].endswith("early learning only: 2 % of the published steps")
+    assert "early" not in labels["T4.M6"] and "early" not in labels["T4.C2"]  # of Breakout nothing ran
+    for record in made:
+        record["metrics"]["steps"] = 40_000.0
+    make.save(tmp_path, made)
+    assert {c.id: c.label for c in report_of(tmp_path).claims}["T4.M6"].endswith(
+        "only: 0.8 % of the published steps"
+    )
