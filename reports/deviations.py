@@ -27,8 +27,9 @@ def deviations(runs: pd.DataFrame, paper: dict[str, Any], published: Published) 
         row, column, text, key, data = run
         ran_rows.setdefault(column, set()).add(row)
         told = paper.get(key)
-        if told is None:
-            found.setdefault(("config", "not stored", "-"), {}).setdefault(column, set()).add(row)
+        if told is None:  # a run has no key of a paper config where the paper profile has nothing like it
+            why = "not stored" if isinstance(key, str) and key else "no such cell"
+            found.setdefault(("config", why, "-"), {}).setdefault(column, set()).add(row)
             continue
         own = {k: orjson.loads(v) for k, v in flat_config(orjson.loads(text)).items()}
         theirs = {k: orjson.loads(v) for k, v in flat_config(told).items() if k != "config.seed"}

@@ -188,10 +188,8 @@ def hardly_trained(usable: list[claim_room.Part], stuck: dict[tuple[str, str], t
 def hardly_begun(usable: list[claim_room.Part], short: dict[str, float]) -> str:
     """As in "early learning only: 0.8 % of the published steps"; "" where none is cut so short."""
     found = sorted({short[c] for part in usable for c in part.columns if c in short})
-    shares = " to ".join(
-        f"{100 * share:.1g}" for share in (found[:1] if len(found) < 2 else found[:: len(found) - 1])
-    )
-    return f"early learning only: {shares} % of the published steps" if found else ""
+    ends = dict.fromkeys(f"{100 * share:.1g}" for share in (*found[:1], *found[-1:]))
+    return f"early learning only: {' to '.join(ends)} % of the published steps" if found else ""
 
 
 def label_of(usable: list[claim_room.Part], components: list[Component], bases: dict[str, Basis]) -> str:

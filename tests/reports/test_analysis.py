@@ -405,6 +405,13 @@ def test_without_a_stored_paper_config_it_says_so(report):
     assert listed(report(whole(seeds=1), papers=False)) == {("all", "config", "not stored", "-", "all")}
 
 
+def test_a_cell_that_the_paper_profile_does_not_have_says_so(report):
+    records = whole(seeds=1)
+    for r in records:
+        r["paper"] = None
+    assert listed(report(records)) == {("all", "config", "no such cell", "-", "all")}
+
+
 def test_notes_of_the_data_and_damage_reach_the_report(report, tmp_path):
     file = make.write_shard(tmp_path / "runs", [], "broken")
     file.write_text("{\n{\n")
