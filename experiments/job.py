@@ -165,7 +165,11 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
     except Interrupted:
         return dict.fromkeys(ids, "interrupted")
     except config.BadInput:
-        raise
+        refused = [rid for rid, r in todo.items() if len(ids) > 1 and not begins(cfg, table, r)]
+        if not refused or job.step:
+            raise
+        rest = {rid: r for rid, r in todo.items() if rid not in refused}
+        return dict.fromkeys(refused, "refused") | (_train(cfg, table, folder, rest, code) if rest else {})
     except (
         stream.Unreadable
     ) as e:  # no failure of the run's: with the file mended it goes on from its checkpoint
@@ -184,6 +188,17 @@ def _train(cfg: DictConfig, table: Any, folder: Path, todo: dict[str, Any], code
                 outcome |= _train(cfg, table, folder, {rid: r}, code)
             return outcome
         return job.save_failure(trace)
+
+
+def begins(cfg: DictConfig, table: Any, member: tuple[Any, Any]) -> bool:
+    """Whether a member of a job can be built alone; if not, the line that says why is told here."""
+    run = member[0]
+    try:
+        table.State([run], load(cfg, [run])[0], pick_device(cfg.device))
+        return True
+    except config.BadInput as e:
+        print(e, file=sys.stderr)
+        return False
 
 
 def keep_blocks() -> None:

@@ -14,14 +14,17 @@ import pandas as pd
 
 from reports.published import Published
 
-SHARE = "metrics.relative_return"
+
+def share(published: Published) -> str:
+    """The column that `added` adds: of the metric that claims see as `relative`."""
+    return next(f"metrics.{m.id}" for m in published.metrics if m.claim == "relative")
 
 
 def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
-    """The runs with SHARE; NaN where that row has no run in the column."""
+    """The runs with `share`; NaN where that row has no run in the column."""
     main = published.metrics[0]
     if runs.empty or f"metrics.{main.id}" not in runs:
-        return runs.assign(**{SHARE: pd.Series(math.nan, runs.index)})
+        return runs.assign(**{share(published): pd.Series(math.nan, runs.index)})
     values = runs[f"metrics.{main.id}"].astype(float)
     if main.lost is not None:
         values = values.mask(runs["status"].astype(object) == "diverged", main.lost)
@@ -33,4 +36,4 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     base &= runs["status"].astype(object) != "failed"
     means = values[base].groupby(places[base]).mean()
     whole = places.map(means).astype(float)
-    return runs.assign(**{SHARE: values / whole.where(whole > 0)})
+    return runs.assign(**{share(published): values / whole.where(whole > 0)})

@@ -91,7 +91,7 @@ def analyse(loaded: store.Store, table: str, profile: str) -> analysis.TableRepo
 
 def runs_csv(runs: pd.DataFrame) -> tuple[str, bytes]:
     """(file ending, content) of all runs of a table; pyarrow writes 200,000 rows in a second or two."""
-    plain = runs.drop(columns=["config", "file", "offset"], errors="ignore")
+    plain = runs.drop(columns=["config", "file", "offset"], errors="ignore").dropna(axis=1, how="all")
     mixed = [c for c in plain.columns if pd.api.types.is_object_dtype(plain[c])]  # numbers and words: alpha
     arrow = pa.Table.from_pandas(plain.assign(**{c: as_text(plain[c]) for c in mixed}), preserve_index=False)
     for i, column in enumerate(arrow.schema):

@@ -131,6 +131,17 @@ def varying(runs: pd.DataFrame, used: set[str]) -> list[str]:
     return [c for c in columns if runs[c].nunique(dropna=False) > 1]
 
 
+def told_apart(runs: pd.DataFrame) -> pd.Series:
+    """Names of the data sets; with the beginning of its fingerprint where one name stands for several sets of
+    the user's, which differ in their content alone.
+    """
+    names, marks = runs["data.name"].astype(str), runs["data.fingerprint"].astype(str)
+    keys = [c for c in runs.columns if c.startswith("config.data.")]
+    options = runs[keys].map(text_of).agg(" ".join, axis=1) if keys else names
+    several = marks.groupby([names, options]).transform("nunique") > 1
+    return names.where(~several, names + " " + marks.str[:6])
+
+
 def summarise(runs: pd.DataFrame, x: str, y: str, x2: str | None) -> pd.DataFrame:
     """One row a (data, setting of everything else, x, x2): n, mean, sd, low, high, failed, diverged."""
     swept = [x] + ([x2] if x2 else [])
@@ -279,6 +290,7 @@ def page(
         raise ValueError(f"y={query['y']} holds no numbers; take a metric such as test_error")
     without = int(runs[x].isna().sum())
     runs = runs.assign(**{y: values})[runs[x].notna()]
+    runs = runs.assign(**{"data.name": told_apart(runs)})
     rows = summarise(runs, x, y, x2)
     for column in ("x2", "x"):
         place = {v: i for i, v in enumerate(order(rows[column].tolist())[0])}

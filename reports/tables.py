@@ -297,7 +297,7 @@ def terminal(report: TableReport) -> str:
     parts += ["", "Claims (survey / source / ours)"]
     for claim in report.claims:
         verdicts = f"{claim.survey[1]} / {claim.source[1]} / {claim.verdict}"
-        parts.append(f"{claim.id:<7}{verdicts}")
+        parts.append(f"{claim.id:<8}{verdicts}")
         parts += wrapped(claim.sentence + (f" [{claim.label}]" if claim.label else ""), indent=7)
     if report.notes:
         parts += ["", *(line for note in report.notes for line in wrapped(f"- {note}", indent=0))]

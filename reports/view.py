@@ -100,7 +100,14 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
             found = cells.get((row.id, column), NOWHERE)
             told = {"audit": figure.audit, "mark": figure.mark} if figure else {"audit": (), "mark": ""}
             line.append({**found, **told})
-        rows.append({"id": row.id, "label": row.en, "cells": line, "dropped": row.id not in pub.survey_rows})
+        rows.append(
+            {
+                "id": row.id,
+                "label": row.en,
+                "cells": line,
+                "dropped": bool(pub.survey_rows) and row.id not in pub.survey_rows,
+            }
+        )
     has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
     told = pd.concat([mine["survey"], mine["source"]]).dropna()
     digits = 0 if len(told) and (told == told.round()).all() else metric.digits  # as it is printed

@@ -42,6 +42,7 @@ METHODS = (
     "source", "source_svm", "source_zscore", "sa", "gfk", "coral",
     "adabn", "adabn_svm", "adabn_zscore", "adabn_coral", "deep_coral", "dann",
 )  # fmt: skip
+ONE_NETWORK = METHODS[:-2]  # Deep CORAL and DANN train one of their own
 # Rows that classify with an SVM, and the same SVM on the features that they begin with.
 CONTROL = {**dict.fromkeys(("sa", "gfk", "coral"), "source_zscore"), "adabn_coral": "adabn_zscore"}
 FEW = (1, 4, 16, 32, 64, 128, 256)
@@ -291,8 +292,22 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
         ],
         "results": len(runs),
         "networks": int(runs["weights"].nunique()) if "weights" in runs else 0,
+        "mixed": mixed(report),
         "apart": [apart(report, column, layer) for column in FROM_A for layer in LAYERS],
     }
+
+
+def mixed(report: analysis.TableReport) -> list[str]:
+    """Columns in which the methods on one seed's network rest on several: part of it was run again elsewhere,
+    where training ends in other weights.
+    """
+    found = []
+    for column in columns_of(report):
+        runs = of_cells(report, column)
+        runs = runs[runs["row"].isin(list(ONE_NETWORK))]
+        if "weights" in runs and (runs.groupby("seed")["weights"].nunique() > 1).any():
+            found.append(report.published.group(column))
+    return found
 
 
 def readme_columns(report: analysis.TableReport) -> list[tuple[str, dict[str, str]]]:

@@ -113,6 +113,18 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A cell of a table of words (Table 11)."""
+
+    row: str
+    column: str
+    zh: str
+    en: str
+    claims: tuple[str, ...] = ()  # that measure it
+    audit: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Anchor:
     """A point of a public learning curve, neither the survey's nor its source's: drawn, never compared."""
 
@@ -149,6 +161,8 @@ class Published:
     target: str = ""  # the row whose best validation accuracy is the others' target
     relative_to: str = ""  # the row by whose mean over seeds the main metric is divided, as relative.py says
     lengths: dict[str, float] = field(default_factory=dict)  # column -> steps of training as published
+    words: tuple[Word, ...] = ()
+    own: dict[str, str] = field(default_factory=dict)  # names of records' columns that nobody has printed
     anchors: tuple[Anchor, ...] = ()
     references: dict[str, dict[str, float]] = field(default_factory=dict)  # column -> name -> known score
 
@@ -203,7 +217,7 @@ class Published:
 
     def group(self, data: str) -> str:
         """The printed heading over a column of the records ("MNIST")."""
-        return next((c.group for c in self.columns if c.data == data), data)
+        return next((c.group for c in self.columns if c.data == data), self.own.get(data, data))
 
 
 def path(table: str) -> Path:
@@ -240,6 +254,10 @@ def load(table: str) -> Published:
         claims=tuple(Claim(**c) for c in facts.pop("claims")),
         audit=tuple(Audit(**a) for a in facts.pop("audit")),
         anchors=tuple(Anchor(**a) for a in facts.pop("anchors", ())),
+        words=tuple(
+            Word(**{**w, **{k: tuple(w.get(k, ())) for k in ("claims", "audit")}})
+            for w in facts.pop("words", ())
+        ),
         figures={(f.row, f.column): f for f in figures},
         **facts,
     )

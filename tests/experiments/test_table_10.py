@@ -411,3 +411,12 @@ def test_a_network_in_evaluation_sees_no_batch():
     finally:
         adapting.PIECE = old
     torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_run_does_not_keep_those_that_share_its_network(cli):
+    words = ["row=adabn", "column=aw", "images=2,61,8", "data.options.n_train=60"]
+    done = cli("-m", "table=T10", "profile=smoke", *words)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2 and "images=61: digit_domains has 60 target rows" in said
+    assert said.count("images=61") == 1 and "1 refused" in said and "2 finished" in said
+    assert {r["config"]["images"] for r in cli.records("T10").values()} == {2, 8}

@@ -75,6 +75,7 @@ def write(runs, seeds=3, rows=tuple(OURS), name="office_caltech"):
             "profiles": {"quick": {"seeds": list(range(seeds)), "points": points}}}  # fmt: skip
     (runs / "T10").mkdir(parents=True, exist_ok=True)
     (runs / "T10" / "grid.json").write_text(json.dumps(grid), encoding="utf-8")
+    return made
 
 
 def report_of(root):
@@ -170,3 +171,15 @@ def test_a_page_without_records_and_with_one_row(tmp_path):
     site.build(tmp_path / "some", tmp_path / "out2", NOWHERE)
     check_site(tmp_path / "out2")
     assert page.gain_figure(report_of(tmp_path / "some")) == ""
+
+
+def test_results_on_networks_of_two_machines_are_told(tmp_path):
+    made = write(tmp_path, seeds=3)
+    for r in made:
+        r["weights"] = f"{r['cell']['column']}{r['config']['seed']}".ljust(16, "0")
+    synthetic.write(tmp_path, made)
+    assert page.mixed(report_of(tmp_path)) == []
+    again = next(r for r in made if r["cell"] == {"row": "adabn", "column": "aw"})
+    again["weights"] = "e" * 16
+    synthetic.write(tmp_path, made)
+    assert page.mixed(report_of(tmp_path)) == ["A→W"]

@@ -219,3 +219,18 @@ def test_a_setting_is_called_by_its_row_where_the_row_stays(tmp_path: Path) -> N
     assert set(rows["setting"]) == {"row=small, units=8", "row=large, units=16"}
     along = sweep.summarise(frame, "config.units", "metrics.test_error", None)  # which makes the row
     assert set(along["setting"]) == {"lr=0.1", "lr=0.2"}
+
+
+def test_two_folders_of_one_name_are_no_two_seeds(tmp_path: Path) -> None:
+    """The user's own sets are known by their content alone."""
+    made = [synthetic.record("a1", "mnist", 0, batch_size=size) for size in (50, 100)]
+    other = [synthetic.record("a1", "mnist", 0, batch_size=size) for size in (50, 100)]
+    for record in other:
+        record["data"]["fingerprint"] = "e" * 16
+        record["run_id"] = record["run_id"][::-1]
+    synthetic.write(tmp_path / "runs", made + other, 4)
+    _, csv, _ = make(tmp_path / "runs", tmp_path / "out", x="batch_size", y="test_error")
+    assert csv["n"].tolist() == [1, 1, 1, 1] and csv["data"].nunique() == 2
+    assert (
+        set(csv["data"].str.split().str[0]) == {"mnist5k"} and csv["data"].str.endswith("eeeeee").sum() == 2
+    )
