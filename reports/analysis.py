@@ -340,6 +340,15 @@ def sample_of(group: Group, metric: Metric, wrong: dict[str, np.ndarray]) -> Sam
     if metric.constant and values:
         known = sum(values.values()) / len(values)
         return Sample(values, ready=Estimate(known, ((0.0, math.inf),), len(values), "crossed"))
+    if metric.exact and values and not any(values.values()):
+        return Sample(values, ready=Estimate(0.0, ((0.0, math.inf),), len(values), "seeds"))
+    if metric.resolution and len(values) > 1:
+        found = np.fromiter(values.values(), float)
+        parts = (
+            (float(found.var(ddof=1)) / len(found), len(found) - 1.0),
+            (metric.resolution**2 / 12, math.inf),
+        )
+        return Sample(values, ready=Estimate(float(found.mean()), parts, len(found), "seeds"))
     if metric.unit == "% of runs":
         hits = sum(value > 0 for value in values.values())
         return Sample(values, ready=share(hits, len(values)).scaled(100) if values else None)

@@ -64,6 +64,8 @@ class Metric:
         True  # False: ours and the printed numbers have different scales, only their order compares
     )
     constant: bool = False  # known, not measured: the accuracy of chance; takes no part in a claim's spread
+    exact: bool = False  # 0 in every run is 0, and not a mean without a spread
+    resolution: float = 0.0  # step of the grid on which it is measured, uniform over which is its error
     median: bool = False  # a cell prints the median of its runs, in which a miss (infinity) takes part
     columns: tuple[str, ...] = ()  # the data columns that have this metric; () = all
 
@@ -168,7 +170,9 @@ class Published:
 
     @property
     def survey_rows(self) -> list[str]:
-        """Ids of the rows that the survey prints."""
+        """Ids of the rows that the survey prints; of a table of words those that it names."""
+        if self.words:
+            return [r.id for r in self.rows if r.zh]
         return [
             r.id
             for r in self.rows

@@ -164,10 +164,10 @@ def test_relative_return_by_hand():
             ("dqn_wn", "c", 0, 3.0, "finished"),
         ]),
         T4,
-    )[relative.SHARE]  # fmt: skip
+    )[relative.share(T4)]  # fmt: skip
     wanted = [0.75, 2.25, 0.0, 1.5, 0.0, math.nan, math.nan, math.nan]  # of (10 + 30 + 0) / 3
     assert found.tolist() == pytest.approx(wanted, nan_ok=True)
-    assert relative.added(runs_of([]), T4)[relative.SHARE].empty
+    assert relative.added(runs_of([]), T4)[relative.share(T4)].empty
 
 
 def test_false_verdicts_on_the_mean_gain_without_any_effect():

@@ -1,0 +1,193 @@
+"""What the page of Table 11 has of its own: the survey's words, cell by cell, with what measuring them found;
+learning curves; errors by what a study varies; costs; and what becomes of mean and variance in depth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from markupsafe import Markup
+
+from reports import analysis, figures, published, store
+from reports.claims.table_11 import COST, DROPOUT, RATES, SCALES, SIZES
+from reports.figures import Series, slug
+from reports.pages.cells import by_seed, cell, columns_of, learning, of_cells, titled
+from reports.pages.cells import commands as commands
+from reports.statistics import Sample, summary
+
+SHOWN = ["test_error", "steps_to_target", "time_ratio", "spread", "log2_largest", "drift"]
+IN_README = ["test_error", "time_ratio"]
+RUN_METRIC = "test_error"
+NOTE = (
+    "The survey compares the methods in words and prints no figure. Each of its cells is turned into one or "
+    "more inequalities, and these are measured on three small networks - fully connected, convolutional, an "
+    "LSTM over the rows of a picture - that differ in the method alone: same initial values by seed, same "
+    "order of the data, same optimizer and learning rate. So a verdict holds for these networks and this "
+    "data at this rate, not for the method everywhere; how much the rate matters is a study of its own. "
+    "Studies: training (also with two labels a batch, and with the statistics of four examples under the "
+    "gradient of the whole batch), sizes of the batch from 1 to 256 (as many examples, the rate in "
+    "proportion to the size), initial scales, learning rates, dropout, the cost of a step beside that of "
+    "batch normalisation in the same process, and 32 layers at the start. BN in the LSTM is that of its "
+    "input (Laurent et al.), recurrent BN stands beside it; methods that are not defined in an LSTM have no "
+    "cell there. Times measure how well a method is implemented, too; operations, the bytes that they move "
+    "and those that are kept for the backward pass do not depend on the machine. Ours: mean ± sd over n "
+    "seeds, below it the 95 % interval. Figures beside ours are of single methods' own papers, on other "
+    "data and in other units."
+)
+README = (
+    "test error in per cent on small networks that differ in the method alone, and the time of a step "
+    "divided by that of BN: mean ± sd"
+)
+ALT = "test error by size of the batch, and cost of a step, by method"
+WORDS = {
+    "convergence": "Convergence speed",
+    "cost": "Computation",
+    "advantages": "Advantages",
+    "drawbacks": "Drawbacks",
+    "applications": "Fields",
+}
+VARIED = {  # column -> (what is varied, logarithmic)
+    SIZES: ("examples of a batch", True),
+    SCALES: ("scale of the initial weights", True),
+    **dict.fromkeys((RATES, "rate_mlp", "rate_rnn"), ("learning rate", True)),
+    DROPOUT: ("dropout", False),
+}
+RATIOS = {"time_ratio": "time", "traffic_ratio": "bytes moved", "saved_ratio": "bytes kept"}
+NOTES = {  # of the groups of figures
+    "Learning curves": (
+        "Validation error after each evaluation: thick the mean over seeds, thin single seeds. A method has "
+        "one colour and line in all figures."
+    ),
+    "By what a study varies": (
+        "Test error, mean over seeds with the least and the largest; every point is a training of its own."
+    ),
+    "Cost of a training step": (
+        "Divided by that of BN: time in the same process and in turns; bytes that the operations read and "
+        "write; bytes kept for the backward pass. BN against itself says how far a ratio of times is off."
+    ),
+    "Thirty-two layers at the start": (
+        "Variance behind each layer, the least and the largest over six kinds of input (mean -1 and 1, "
+        "variance 0.5, 1 and 2), weights as each method starts; smallest seed."
+    ),
+}
+
+
+def varied(report: analysis.TableReport, column: str) -> str:
+    """Test error against what the study varies, a line a method; "" where nothing ran."""
+    runs, lines = of_cells(report, column), []
+    for place, row in enumerate(report.published.main_rows):
+        found = store.heavy(runs[runs["row"] == row.id], "curves")
+        pairs = [(c["value"], c["test_error"]) for c in found if c and c.get("value") and c.get("test_error")]
+        if len((line := figures.mean_curve(row.en, pairs)).x):
+            lines.append((place, line))
+    if not lines:
+        return ""
+    what, log = VARIED[column]
+    return figures.curves(
+        f"varied-{slug(report.profile)}-{slug(column)}", titled(report, column), [s for _, s in lines],
+        xlabel=what, ylabel="test error (%)", linear=True, ordered=False,
+        places=[place for place, _ in lines], log_x=log, whole=False,
+    )  # fmt: skip
+
+
+def cost(report: analysis.TableReport, network: str) -> str:
+    """Ratios to BN by method; "" where nothing ran."""
+    column = COST[network]
+    rows = [r for r in report.published.rows_of(column) if cell(report, r.id, column, "time_ratio").get("n")]
+    if not rows:
+        return ""
+    nothing = [Series(name, [], []) for name in ("survey", "source paper")]
+
+    def ours(metric: str, label: str) -> Series:
+        found = [summary(Sample(by_seed(report, r.id, column, metric))) for r in rows]
+        return Series(label, list(range(len(rows))), [s.mean for s in found], [s.low for s in found],
+                      [s.high for s in found])  # fmt: skip
+
+    return figures.points(
+        f"cost-{slug(report.profile)}-{network}", titled(report, column), [short(r.en) for r in rows],
+        nothing + [ours(metric, label) for metric, label in RATIOS.items()],
+        xlabel="method", ylabel="BN = 1", linear=True,
+    )  # fmt: skip
+
+
+def short(name: str) -> str:
+    """What stands in brackets at the end of a row's name, or the name."""
+    return name[name.rindex("(") + 1 : -1] if name.endswith(")") else name.split(" ")[0]
+
+
+def depth(report: analysis.TableReport) -> str:
+    """Variance behind each layer; "" where nothing ran."""
+    runs, lines = of_cells(report, "depth_mlp"), []
+    for place, row in enumerate(report.published.main_rows):
+        for curves in store.heavy(runs[runs["row"] == row.id], "curves"):
+            told = [v for k, v in (curves or {}).items() if k.startswith("variances_") and all(v)]
+            if not told:
+                continue
+            x = list(range(1, len(told[0]) + 1))
+            sides = [(min(v), max(v)) for v in zip(*told, strict=True)]
+            middle = [math.sqrt(low * high) for low, high in sides]
+            lines.append((place, Series(row.en, x, middle, [s[0] for s in sides], [s[1] for s in sides])))
+            break
+    if not lines:
+        return ""
+    return figures.curves(
+        f"depth-{slug(report.profile)}", "Variance behind each layer", [s for _, s in lines],
+        xlabel="layer", ylabel="variance", ordered=False, places=[place for place, _ in lines],
+    )  # fmt: skip
+
+
+def pictures(report: analysis.TableReport) -> dict[str, str]:
+    """Name -> picture, for the README."""
+    found = {"batch_size": varied(report, SIZES), "cost": cost(report, "cnn")}
+    return {name: svg for name, svg in found.items() if svg}
+
+
+def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
+    """The figures of one profile in groups {"title", "note", "svgs"}."""
+    ran = columns_of(report)
+    trained = [c for c in ran if c not in (*VARIED, *COST.values(), "depth_mlp")]
+    found = [
+        [learning(report, c, "val_error", "validation error (%)") for c in trained],
+        [varied(report, c) for c in VARIED if c in ran],
+        [cost(report, network) for network in COST],
+        [depth(report)],
+    ]
+    return [
+        {"title": title, "note": note, "svgs": [Markup(svg) for svg in svgs if svg]}
+        for (title, note), svgs in zip(NOTES.items(), found, strict=True)
+        if any(svgs)
+    ]
+
+
+def place(audit: str) -> str:
+    """Where an audit row stands: on this page, or on that of the table that it is about first."""
+    for entry in published.index()["tables"]:
+        if entry["built"] and any(a.id == audit for a in published.load(entry["id"]).audit):
+            page = "" if entry["id"] == "T11" else f"table_{int(entry['id'][1:]):02d}.html"
+            return f"{page}#audit-{audit}"
+    raise ValueError(f"no table has {audit}")
+
+
+def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any]:
+    """For parts/table_11.html: the survey's cells with what their claims came to."""
+    claims = {c.id: c for c in report.claims}
+    names = {row.id: row for row in report.published.rows}
+    return {
+        "words": [
+            {
+                "method": names[word.row].en,
+                "zh_method": names[word.row].zh,
+                "column": WORDS[word.column],
+                "zh": word.zh,
+                "en": word.en,
+                "audit": {a: place(a) for a in word.audit},
+                "claims": [claims[i] for i in word.claims],
+            }
+            for word in report.published.words
+        ],
+    }
+
+
+def files(report: analysis.TableReport) -> dict[str, str]:
+    return {}
