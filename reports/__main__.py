@@ -92,8 +92,12 @@ def build(options: dict[str, str]) -> int:
     old = stamp.read(out)
     new = old if unchanged(old, built, runs, out, measured) else None
     if new is None:
-        from reports import site  # pandas, scipy and matplotlib: a second and a half
+        from reports import site, store  # pandas, scipy and matplotlib: a second and a half
 
+        profile, table = options.get("profile"), options.get("table")
+        if profile is not None and profile not in site.PROFILES:  # before minutes go into a whole site
+            loaded = store.load(runs, measured, table=table)
+            site.check_profile(profile, loaded.frame, *loaded.grid.values())
         new = site.build(runs, out, measured)
     for table in [options["table"]] if "table" in options else built:
         text = new["tables"][table]["text"]

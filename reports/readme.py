@@ -41,7 +41,7 @@ def update(readme: Path, measured: Path, table: str) -> str:
 
 
 def of_snapshot(measured: Path, table: str) -> list[TableReport]:
-    loaded = store.load(measured / "nothing", measured)
+    loaded = store.load(measured / "nothing", measured, table=table)
     reports = [site.analyse(loaded, table, profile) for profile in ORDER]
     reports = [r for r in reports if (r.cells["n"] > 0).any()]
     if not reports:

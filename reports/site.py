@@ -80,6 +80,13 @@ def known_profiles(runs: pd.DataFrame, grid: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*PROFILES, *grid.get("profiles", {}), *profiles_of(runs)]))
 
 
+def check_profile(profile: str | None, runs: pd.DataFrame, *grids: dict[str, Any]) -> None:
+    """ValueError, one line, for a profile of which there is neither a grid nor a record."""
+    known = list(dict.fromkeys(p for grid in grids or ({},) for p in known_profiles(runs, grid)))
+    if profile is not None and profile not in known:
+        raise ValueError(f"unknown profile {profile!r}: one of {', '.join(known)}")
+
+
 def analyse(loaded: store.Store, table: str, profile: str) -> analysis.TableReport:
     grid, paper = loaded.grid.get(table, {}), loaded.paper.get(table, {})
     damaged = loaded.damaged.get(table, 0)
@@ -279,10 +286,8 @@ def finish(env: jinja2.Environment, out: Path, index: Any, stamps: Any, sweeps: 
 def terminal(runs: Path, measured: Path, table: str, profile: str | None) -> str:
     """The comparison of one table for the terminal, without building anything."""
     facts.load(table)  # says which tables there are before anything is read
-    loaded = store.load(runs, measured)
+    loaded = store.load(runs, measured, table=table)
     mine = of_table(loaded, table)
-    known = known_profiles(mine, loaded.grid.get(table, {}))
-    if profile is not None and profile not in known:
-        raise ValueError(f"unknown profile {profile!r}: one of {', '.join(known)}")
+    check_profile(profile, mine, loaded.grid.get(table, {}))
     wanted = [profile] if profile else profiles_of(mine)
     return "\n\n".join(tables.terminal(analyse(loaded, table, p)) for p in wanted)

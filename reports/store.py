@@ -70,8 +70,14 @@ class Damaged(ValueError):
 # ------------------------------------------------------------------------------------ the store
 
 
-def load(runs: Path | str, measured: Path | str | None = None, cache: Path | str | None = None) -> Store:
-    """All records under `runs` (runs/T3/...) and `measured` (measured/T3/records.parquet), merged by run id.
+def load(
+    runs: Path | str,
+    measured: Path | str | None = None,
+    cache: Path | str | None = None,
+    table: str | None = None,
+) -> Store:
+    """All records under `runs` (runs/T3/...) and `measured` (measured/T3/records.parquet), merged by run id;
+    of one `table` alone, if it is given.
 
     Of records with one run id the one that finished last counts. Raises NewerSchema for a record or a grid
     of a newer schema. Missing folders are empty ones.
@@ -79,7 +85,7 @@ def load(runs: Path | str, measured: Path | str | None = None, cache: Path | str
     runs, measured = Path(runs), Path(measured) if measured else None
     store, tables = Store(pd.DataFrame(columns=ALWAYS)), []
     names = {p.name for folder in (runs, measured) if folder for p in folder.glob("T*") if p.is_dir()}
-    for name in sorted(names, key=lambda text: (len(text), text)):
+    for name in sorted(names & {table} if table else names, key=lambda text: (len(text), text)):
         store.grid[name], store.paper[name] = _grid(name, runs, measured), _paper(name, runs, measured)
         found, damaged = _records(runs / name, Path(cache) if cache else None)
         tables.append(_with(found, "origin", "here"))

@@ -92,7 +92,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["profile="], ["profile=", "key=value"]),
         (["=quick"], ["=quick"]),
         (["profile=quick", "profile=cpu"], ["twice"]),
-        pytest.param(["profile=big"], ["'big'", "quick", "paper"], marks=pytest.mark.slow),  # of all records
+        pytest.param(
+            ["profile=big"], ["'big'", "quick", "paper"], marks=pytest.mark.slow
+        ),  # reads all records
         (["table=T12"], ["T12", "T3"]),
         (["table=../../x"], ["../../x"]),
         (["print"], ["table="]),
