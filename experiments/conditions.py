@@ -86,10 +86,8 @@ class Training:
 
     def steps(self, evaluations: int) -> Iterator[bool]:
         """A step at a time to the end of training; True where one of an epoch's evaluations is due."""
-        n, due = (
-            self.steps_per_epoch,
-            {round((k + 1) * self.steps_per_epoch / evaluations) for k in range(evaluations)},
-        )
+        n = self.steps_per_epoch
+        due = {round((k + 1) * n / evaluations) for k in range(evaluations)}
         while self.epoch < self.run.epochs:
             order = self.order()
             while self.batch < n:
