@@ -1,6 +1,8 @@
 """What every test shares: one thread, a prepared-data cache of its own, no display."""
 
 import os
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,16 @@ def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         if not os.environ.get("BN_DATA_CACHE"):
             patch.setenv("BN_DATA_CACHE", str(tmp_path_factory.mktemp("prepared")))
         yield Path(os.environ["BN_DATA_CACHE"])
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same numbers alone, in another order or on another worker."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

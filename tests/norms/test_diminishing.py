@@ -461,7 +461,7 @@ def test_memory_formats(reading, eps_in):
 def test_float32_and_bfloat16_follow_float64(reading, eps_in):
     options = {"reading": reading, "eps_in": eps_in, "alpha": 0.5, "initial": "first_batch"}
     x, dy = torch.from_numpy(batches(1, (64, 3))[0]), torch.randn(64, 3, dtype=F64)
-    results = []
+    results, scales = [], []
     for kind, parameters in ((F64, F64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)):
         layer = make(**options).to(parameters)
         leaf = x.to(kind, copy=True).requires_grad_()
@@ -472,9 +472,13 @@ def test_float32_and_bfloat16_follow_float64(reading, eps_in):
         results.append(
             [y.double(), leaf.grad.double(), layer.weight.grad.double(), layer.running_mean.double()]
         )
-    for low, tolerance in zip(results[1:], (2e-6, 3e-2), strict=True):
-        for found, expected in zip(low, results[0], strict=True):
-            assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+        if kind == F64:  # the gradient of the weight is a sum that may cancel: its terms set the scale
+            terms = dy * (y - layer.bias) / layer.weight
+            scales = [value.abs().max() for value in results[0]]
+            scales[2] = terms.abs().sum(0).max()
+    for low, tolerance in zip(results[1:], (1e-6, 2e-2), strict=True):
+        for found, expected, scale in zip(low, results[0], scales, strict=True):
+            assert (found - expected).abs().max() <= tolerance * scale
 
 
 @pytest.mark.parametrize("reading", READINGS)
