@@ -60,6 +60,7 @@ class TableReport:
     blocks: dict[str, Block | None] = field(default_factory=dict)  # column -> accuracies by set, of Table 5
     notes: list[str] = field(default_factory=list)
     stuck: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # as at_chance says
+    _by_seed: dict[str, dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
 
     @cached_property
     def by_column(self) -> dict[str, pd.DataFrame]:
@@ -68,6 +69,21 @@ class TableReport:
         return {
             str(k): v for k, v in mine.sort_values("seed", kind="stable").groupby("column", observed=True)
         }
+
+    def by_seed(self, metric: str, diverged: float) -> dict[tuple[str, str], dict[int, float]]:
+        """(row, column) -> seed -> a metric of the runs in cells; what a diverged run counts as."""
+        if f"metrics.{metric}" not in self.runs:
+            return {}
+        if metric not in self._by_seed:
+            mine = self.runs[(self.runs["match"] == "cell") & (self.runs["status"] != "failed")]
+            values = mine[f"metrics.{metric}"].astype(float).where(mine["status"] != "diverged", diverged)
+            found: dict[tuple[str, str], dict[int, float]] = {}
+            for row, column, seed, value in zip(
+                mine["row"].astype(str), mine["column"].astype(str), mine["seed"], values, strict=True
+            ):
+                found.setdefault((row, column), {})[int(seed)] = value
+            self._by_seed[metric] = {k: dict(sorted(v.items())) for k, v in found.items()}
+        return self._by_seed[metric]
 
 
 def analyse(

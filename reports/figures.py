@@ -176,6 +176,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """Short text of a number: 3 significant digits, no exponent between 1e-4 and 1e6; a dash for nothing."""
     if value is None or not math.isfinite(value):
         return "–"
+    if abs(value) < 1e-12:  # what rounding left of a difference
+        value = 0.0
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     places = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
@@ -832,9 +834,10 @@ def spark(
     def fy(y: float) -> float:
         return top + (height - top - bottom) * ((y1 - y) / (y1 - y0) if y1 > y0 else 0.5)
 
+    told = ", ".join(k.replace("_", " ") for k in keys) + (f" in {unit}" if unit else "")
     out = [
         f'<svg viewBox="0 0 {width} {height}" role="img" class="spark" aria-label="{html.escape(name)}: '
-        f"{', '.join(k.replace('_', ' ') for k in keys)} in {html.escape(unit)}, "
+        f"{html.escape(told)}, "
         f'{number(y0)} to {number(y1)}">',
         f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - 8}"/>',
         f'<text x="{left - 4}" y="{top + 8}" text-anchor="end">{number(y1)}</text>'
@@ -849,6 +852,6 @@ def spark(
             out.append(
                 f'<path d="{path}" fill="none" stroke="var(--c{i + 1},{C[f"c{i + 1}"]})"{dash}/>'
                 f'<text x="{width - 10}" y="{top + 8 + 11 * i}" text-anchor="end" fill="var(--c{i + 1})">'
-                f"{html.escape(key.replace('_', ' '))} ({html.escape(unit)})</text>"
+                f"{html.escape(key.replace('_', ' '))}{f' ({html.escape(unit)})' if unit else ''}</text>"
             )
     return "".join(out) + "</svg>"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,31 @@ import pyarrow as pa
 import pyarrow.csv
 from markupsafe import Markup
 
-from reports import analysis, figures, pages, selection, stamp, store, sweep, tables, view
+from reports import (
+    analysis,
+    audit,
+    figures,
+    ledger,
+    methods,
+    pages,
+    selection,
+    stamp,
+    store,
+    strips,
+    sweep,
+    tables,
+    view,
+)
 from reports import published as facts
 from reports.matching import stale
 
 PROFILES = ["smoke", "quick", "cpu", "paper"]
+GENERAL = [("claims.html", "Claims"), ("methods.html", "Methods"), ("audit.html", "Survey audit")]
 RUNS_A_PAGE, RUN_PAGES = 200, 5  # a browser wants pages below a few MB; the CSV has every run
 GZIP_FROM = 20_000  # rows
+# Tables are made in processes of their own where at least two have records of more than this together: below,
+# starting a process takes longer than it saves. Memory, not cores, sets the most.
+MANY_BYTES, MOST_WORKERS = 30_000, 4
 CACHE = ".cache"  # under the site's folder: parsed records, gone with it
 
 
@@ -40,7 +61,9 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters |= {"num": fixed, "short": figures.number, "slug": figures.slug, "pretty": figures.pretty}
+    env.filters |= {"formula": methods.formula}
     env.globals |= {"verdicts": analysis.VERDICTS, "page_of": page_name, "remark": selection.remark}
+    env.globals |= {"strip": strips.strip, "inf": math.inf, "source_of": ledger.source_of}
     env.globals |= {k: Markup(figures.css_variables(dark=k == "dark")) for k in ("light", "dark")}
     return env
 
@@ -59,9 +82,8 @@ def page_name(table: str, suffix: str = "") -> str:
 
 
 def navigation(index: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("index.html", "All tables")] + [
-        (page_name(t["id"]), t["id"]) for t in index["tables"] if t["built"]
-    ]
+    made = [(page_name(t["id"]), t["id"]) for t in index["tables"] if t["built"]]
+    return [("index.html", "All tables"), *made, *GENERAL]
 
 
 def of_table(loaded: store.Store, table: str) -> pd.DataFrame:
@@ -180,6 +202,8 @@ def build_table(
         "total": len(runs),
         "all_runs": all_runs,
     }
+    facts_of_table = next(t for t in index["tables"] if t["id"] == table)
+    shared["bibtex"] = [b for b in (index["survey"]["bibtex"], facts_of_table.get("bibtex")) if b]
     lines = save_runs(env, save, table, runs, shared)
     for report, pane in zip(reports, panes, strict=True):
         stem = f"downloads/{table}_{figures.slug(report.profile)}"
@@ -193,12 +217,28 @@ def build_table(
     opened = max(range(len(panes)), key=lambda i: (panes[i]["done"], i))
     page = env.get_template("table.html")
     save(page_name(table), page.render(**shared, panes=panes, opened=opened))
-    keys = ("id", "records", "done", "planned", "counts", "verdicts", "fewest", "seconds")
+    keys = (
+        "id",
+        "records",
+        "done",
+        "planned",
+        "counts",
+        "verdicts",
+        "fewest",
+        "seconds",
+        "median_s",
+        "longest_s",
+    )
     return {
         "files": files,
         "known": known_profiles(runs, grid),
         "text": {report.profile: tables.terminal(report) for report in reports},
         "summary": [{k: pane[k] for k in keys} for pane in panes],
+        "claims": [
+            {**ledger.entry(table, r.profile, c), "rows": list(c.rows)} for r in reports for c in r.claims
+        ],
+        "rows": methods.rows_of(grid),
+        "standing": {r.profile: methods.standing(r) for r in reports},
     }
 
 
@@ -214,16 +254,67 @@ def save_runs(
         part = view.run_details(shown.iloc[start : start + RUNS_A_PAGE])
         save(name, env.get_template("runs.html").render(**shared, lines=part, number=number, pages=names))
         lines += [{**line, "page": name} for line in part]
+    if lines:
+        save(page_name(table, "_runs"), env.get_template("browse.html").render(**shared, lines=lines))
     return lines
 
 
 def build_index(
     env: jinja2.Environment, out: Path, index: Any, stamps: Any, sweeps: list[Any]
 ) -> dict[str, int]:
+    """Write the pages that are about all tables, from what the tables' builds left in their stamps."""
+    files: dict[str, int] = {}
+
+    def save(name: str, content: str) -> None:
+        files[name] = stamp.write(out / name, content)
+
+    def page(name: str, template: str = "", **values: Any) -> None:
+        shared = {"nav": navigation(index), "here": name, "survey": index["survey"]}
+        save(name, env.get_template(template or name).render(**shared, **values))
+
     rows = [{**t, "summary": stamps.get(t["id"], {}).get("summary", [])} for t in index["tables"]]
-    page = env.get_template("index.html")
-    text = page.render(nav=navigation(index), survey=index["survey"], tables=rows, sweeps=sweeps)
-    return {"index.html": stamp.write(out / "index.html", text)}
+    order = [t["id"] for t in index["tables"] if t["id"] in stamps]
+    lines = [line for table in order for line in stamps[table].get("claims", [])]
+    claims = ledger.by_claim(lines)
+    titles = {t["id"]: t for t in index["tables"]}
+    page(
+        "index.html",
+        tables=rows,
+        sweeps=sweeps,
+        counts=ledger.counts(claims),
+        surprises=ledger.surprises(claims),
+        overturned=ledger.overturned(claims),
+    )
+    save("downloads/claims.csv", ledger.as_csv(lines))
+    save("downloads/claims.json", ledger.as_json(lines))
+    profiles = [p for p in PROFILES if any(p in claim["profiles"] for claim in claims)]
+    page("claims.html", claims=claims, profiles=profiles, counts=ledger.counts(claims), titles=titles)
+    entries = audit.entries()
+    page("audit.html", entries=entries, kinds=audit.kinds(entries), cells=audit.cells(order), titles=titles)
+    found = [of_method(method, order, stamps, claims, titles) for method in methods.known()]
+    page("methods.html", methods=found)
+    for one in found:
+        page(f"method_{one['id']}.html", "method.html", method=one, titles=titles)
+    return files
+
+
+def of_method(
+    method: methods.Method, order: list[str], stamps: Any, claims: list[Any], titles: Any
+) -> dict[str, Any]:
+    """What the page of a method shows: its rows in each table with what they reached, and their claims."""
+    used = []
+    for table in order:
+        rows = stamps[table].get("rows", {}).get(method.id, [])
+        standing = {
+            profile: [line for line in lines if line["row"] in rows]
+            for profile, lines in stamps[table].get("standing", {}).items()
+        }
+        standing = {profile: lines for profile, lines in standing.items() if lines}
+        mine = [c for c in claims if c["table"] == table and set(c["rows"]) & set(rows)]
+        words = methods.said(facts.load(table), rows)
+        if standing or words:
+            used.append({"table": table, "standing": standing, "claims": mine, "words": words})
+    return {**vars(method), "used": used, "counts": ledger.counts([c for u in used for c in u["claims"]])}
 
 
 def build(runs: Path, out: Path, measured: Path) -> dict[str, Any]:
@@ -244,16 +335,42 @@ def build(runs: Path, out: Path, measured: Path) -> dict[str, Any]:
         if old_stamp["inputs"] == inputs.get(name) and stamp.intact(out, old_stamp["files"])
     }
     sweeps = [s for s in old.get("sweeps", []) if stamp.intact(out, s["files"])]
-    if len(stamps) < len(built):
+    todo = [table for table in built if table not in stamps]
+    for table, found in zip(todo, made_again(runs, out, measured, todo), strict=True):
+        stamps[table] = {"inputs": inputs[table], **found}
+    if todo and sweeps:
         loaded = store.load(runs, measured, cache=out / CACHE)
-        for table in set(built) - set(stamps):
-            stamps[table] = {"inputs": inputs[table], **build_table(env, out, table, loaded, index)}
         sweeps = sweep.again(env, out, judged(loaded), navigation(index), sweeps)
     keep = {name for s in [*stamps.values(), *sweeps] for name in s["files"]}
     for s in [*old.get("tables", {}).values(), *old.get("sweeps", [])]:
         for name in set(s["files"]) - keep:
             (out / name).unlink(missing_ok=True)
     return finish(env, out, index, stamps, sweeps)
+
+
+def made_again(runs: Path, out: Path, measured: Path, todo: list[str]) -> list[dict[str, Any]]:
+    """What build_table returns for each table, of several tables with many records in processes of their own,
+    the largest first.
+    """
+    make = partial(build_alone, runs, out, measured)
+    sizes = {table: stamp.size(runs, measured, table) for table in todo}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, MOST_WORKERS, sum(size > MANY_BYTES for size in sizes.values()))
+    if workers < 2:
+        return [make(table) for table in todo]
+    largest_first = sorted(todo, key=lambda table: -sizes[table])
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = {table: pool.submit(make, table) for table in largest_first}
+        try:
+            return [jobs[table].result() for table in todo]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def build_alone(runs: Path, out: Path, measured: Path, table: str) -> dict[str, Any]:
+    loaded = store.load(runs, measured, cache=out / CACHE, table=table)
+    return build_table(environment(), out, table, loaded, facts.index())
 
 
 def judged(loaded: store.Store) -> pd.DataFrame:

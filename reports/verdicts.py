@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports import claims as claim_room
+from reports import power
 from reports.published import Claim, Published
 from reports.statistics import FEWEST, Interval, Judge, cells_of, smallest
 
@@ -43,6 +44,12 @@ class ClaimResult:
     label: str  # what the verdict rests on: "", "on mnist5k (stand-in); without ni (kdd_keel: mechanics)"
     why: str
     components: list[Component] = field(default_factory=list)
+    says: str = ""  # what the source says where it prints no figures, as in published.Claim
+    repeats: str = ""
+    rows: tuple[str, ...] = ()  # whose cells it compares
+    effect: float | None = None  # margin over the sd of one seed's margin, of the part that decides
+    needed: float | None = None  # of an inconclusive claim: seeds that would decide it; infinity: none would
+    seeds: tuple[float, ...] = ()  # the margin of each seed alone
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,15 @@ def result(
     usable = [i for i, c in enumerate(components) if c.margin is not None]
     missing = [c for c in components if c.verdict == "not run"]
     found: Interval | None = None
+    told_more: dict[str, Any] = {}
     if usable:
-        found = judge.interval(smallest([parts[i].margin for i in usable]))
+        margin = smallest([parts[i].margin for i in usable])
+        found = judge.interval(margin)
         verdict = found.verdict
         if missing and verdict != "contradicted":
             verdict = "inconclusive"
         why = explained(verdict, found, [components[i] for i in usable], len(missing), len(parts))
+        told_more = spread(judge, margin, open_=verdict == "inconclusive" and not missing)
     else:
         verdict = "not run" if missing else "not comparable"
         reasons: dict[str, dict[str, None]] = {}  # text -> columns
@@ -109,7 +119,21 @@ def result(
         ),
         why=why,
         components=components,
+        says=claim.says,
+        repeats=claim.repeats,
+        rows=tuple(dict.fromkeys(row for part in parts for row, *_ in sorted(cells_of(part.margin)))),
+        **told_more,
     )
+
+
+def spread(judge: Judge, margin: Any, open_: bool) -> dict[str, Any]:
+    """Effect size, seeds needed (of an open claim) and each seed's margin, as fields of ClaimResult."""
+    needed = power.seeds_needed(judge, margin) if open_ else math.nan
+    return {
+        "effect": finite(power.effect_size(judge, margin)),
+        "needed": None if math.isnan(needed) else needed,
+        "seeds": tuple(power.by_seed(judge, margin).values()),
+    }
 
 
 def component(part: claim_room.Part, judge: Judge, bases: list[Basis]) -> Component:

@@ -45,7 +45,7 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
             selection.points(p) * len(p.get("seeds", plan["seeds"])) for p in plan.get("points", [])
         ),
         "done": len(in_cells),
-        "seconds": float(mine["time.wall_s"].sum()) if "time.wall_s" in mine else 0.0,
+        **took(mine),
         "open_tables": [comparison(report, m) for m in pub.metrics if m.id in own.SHOWN],
         "folded_tables": [comparison(report, m) for m in pub.metrics if m.id not in own.SHOWN],
         "note": own.NOTE,
@@ -56,6 +56,18 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "verdicts": {v: sum(c.verdict == v for c in report.claims) for v in analysis.VERDICTS},
         "fewest": min((c.n for c in report.claims if c.margin is not None), default=None),
         "commands": own.commands(report, plan),
+    }
+
+
+def took(runs: pd.DataFrame) -> dict[str, float]:
+    """Seconds of training: of all runs together, the median run and the longest."""
+    told = runs["time.wall_s"].dropna() if "time.wall_s" in runs else pd.Series(dtype=float)
+    if not len(told):
+        return {"seconds": 0.0, "median_s": 0.0, "longest_s": 0.0}
+    return {
+        "seconds": float(told.sum()),
+        "median_s": float(told.median()),
+        "longest_s": float(told.max()),
     }
 
 
@@ -183,7 +195,35 @@ def run_details(runs: pd.DataFrame) -> list[dict[str, Any]]:
             **run_line(run),
             "config": json.dumps(json.loads(run["config"]), indent=1, ensure_ascii=False),
             "error": run.get("error") if isinstance(run.get("error"), str) else None,
-            "svg": Markup(figures.spark(str(run["run_id"]), curves)) if curves else "",
+            "svg": Markup(figures.spark(str(run["run_id"]), curves, *drawn(curves))) if curves else "",
+            "log": log(curves) if curves else [],
         }
         for run, curves in zip(runs.to_dict("records"), found, strict=True)
     ]
+
+
+LINES = 25  # of a run's log
+
+
+def drawn(curves: dict[str, Any]) -> tuple[list[str], str]:
+    """Which curves the small picture has, and their unit: of test and validation what there is, else two."""
+    keys = [k for k, values in curves.items() if k != "epoch" and any(number(v) for v in values)]
+    keys = [k for k in keys if k.startswith(("test", "val"))] or keys
+    first = keys[0].split("_")[-1] if keys else ""  # error, accuracy, ppl: one axis, one kind
+    keys = [k for k in keys if k.endswith(first)][:2]
+    return keys, "%" if first in ("error", "accuracy") else ""
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def log(curves: dict[str, Any]) -> list[str]:
+    """Points of a run's curves, evenly spread and with the last, as lines of text."""
+    n = min((len(values) for values in curves.values()), default=0)
+    at = sorted({round(i * (n - 1) / max(min(n, LINES) - 1, 1)) for i in range(min(n, LINES))})
+    return ["  ".join(f"{k} {value(v[i])}" for k, v in curves.items()) for i in at]
+
+
+def value(x: Any) -> str:
+    return "–" if x is None else f"{x:.5g}" if isinstance(x, float) else str(x)

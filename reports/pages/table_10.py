@@ -75,11 +75,7 @@ def runs_of(report: analysis.TableReport, column: str, row: str) -> Any:
 
 def by_seed(report: analysis.TableReport, column: str, row: str) -> dict[int, float]:
     """Accuracy by seed; a run that diverged has none of it right."""
-    runs = runs_of(report, column, row)
-    if runs.empty:
-        return {}
-    values = runs["metrics.test_accuracy"].where(runs["status"] != "diverged", 0.0).astype(float)
-    return dict(zip(runs["seed"].astype(int), values, strict=True))
+    return report.by_seed("test_accuracy", 0.0).get((row, column), {})
 
 
 def averages(report: analysis.TableReport, row: str, columns: Sequence[str] = SIX) -> dict[int, float]:

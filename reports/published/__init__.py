@@ -98,6 +98,7 @@ class Claim:
     inequality: str
     survey: str  # holds | fails | n/a, as the fact sheet states it
     source: str
+    says: str = ""  # "stated: why", "denied: why": what the source says where it prints no figures for it
     repeats: str = (
         ""  # the claim that this one asks of data on which nothing is printed; "": the survey's own
     )
@@ -236,6 +237,19 @@ def index() -> dict[str, Any]:
     for entry in found["tables"]:
         entry["built"] = path(entry["id"]).exists()
     return found
+
+
+def audit() -> list[tuple[Audit, list[str]]]:
+    """Every entry of the survey audit by its number, with the tables in whose files it stands; an entry of
+    two tables once, as the first says it.
+    """
+    found: dict[str, tuple[Audit, list[str]]] = {}
+    for entry in (e for e in index()["tables"] if e["built"]):
+        for one in load(entry["id"]).audit:
+            found.setdefault(one.id, (one, []))[1].append(entry["id"])
+    for facts in index()["audit"]:
+        found[facts["id"]] = (Audit(**facts), [])
+    return [found[id] for id in sorted(found)]
 
 
 @cache

@@ -104,7 +104,8 @@ def test_the_probe_sees_errors_and_requests(tmp_path: Path, probe: Probe) -> Non
 
 def test_every_page_is_quiet_and_asks_for_nothing(out: Path, probe: Probe) -> None:
     names = sorted(path.name for path in out.glob("*.html"))
-    assert {"index.html", "table_03.html", "table_03_runs_1.html"} < set(names) and any(
+    expected = {"index.html", "claims.html", "audit.html", "methods.html", "method_batch.html"}
+    assert expected | {"table_03.html", "table_03_runs.html", "table_03_runs_1.html"} < set(names) and any(
         "sweep" in n for n in names
     )
     for name in names:
@@ -160,3 +161,87 @@ def test_link_to_a_run_opens_its_details(out: Path, probe: Probe) -> None:
     """
     seen = probe(out / "table_03_runs_1.html", script, fragment=f"#run-{failed}")
     assert len(seen["open"]) == 2 and "RuntimeError" in seen["open"][0]
+
+
+def test_runs_sort_and_filter(out: Path, probe: Probe) -> None:
+    script = """
+      var table = document.getElementById("runs"), heads = table.tHead.rows[0].cells;
+      var texts = function (i) {
+        return Array.from(table.tBodies[0].rows).filter(function (r) { return !r.hidden; })
+          .map(function (r) { return r.cells[i].textContent; });
+      };
+      heads[7].querySelector("button").click();
+      seen.up = texts(7).map(parseFloat); seen.said = heads[7].getAttribute("aria-sort");
+      heads[7].querySelector("button").click();
+      seen.down = texts(7).map(parseFloat);
+      var form = document.querySelector("form.filter"), picks = form.querySelectorAll("select");
+      var put = function (field, value) { field.value = value; form.dispatchEvent(new Event("input")); };
+      seen.labels = Array.from(form.querySelectorAll("label")).map(function (l) {
+        return l.firstChild.textContent;
+      });
+      put(picks[1], "=failed");
+      seen.failed = texts(2); seen.told = form.querySelector("output").textContent;
+      put(picks[1], ""); put(form.querySelector("input"), "cpu  mnist");
+      seen.words = texts(1);
+      seen.tabbed = Array.from(heads).every(function (h) {
+        return h.querySelector("button").tabIndex === 0;
+      });
+    """
+    seen = probe(out / "table_03_runs.html", script)
+    scores = [x for x in seen["up"] if x is not None]
+    assert scores == sorted(scores) and len(scores) > 50 and seen["said"] == "ascending"
+    assert seen["up"][len(scores) :] == [None]  # the failed run has no score and stands last, both ways
+    assert seen["down"][: len(scores)] == scores[::-1] and seen["down"][-1] is None
+    assert seen["failed"] == ["failed"] and seen["told"] == f"1 of {len(seen['up'])}"
+    assert seen["words"] == ["cpu"] * 10 and seen["tabbed"]
+    assert seen["labels"][0] == "Find " and "Profile " in seen["labels"]
+
+
+def test_the_ledger_filters_by_verdict(out: Path, probe: Probe) -> None:
+    script = """
+      var form = document.querySelector("form.filter"), rows = document.querySelectorAll("#ledger tbody tr");
+      form.querySelector("input").value = "T3.C"; form.dispatchEvent(new Event("input"));
+      seen.shown = Array.from(rows).filter(function (r) { return !r.hidden; }).length; seen.all = rows.length;
+    """
+    seen = probe(out / "claims.html", script)
+    assert seen["shown"] == 9 and seen["all"] > 141 and seen["width"] <= seen["window"]
+
+
+CONTRAST = """
+  // WCAG: 4.5 between a text's colour and what it stands on, 3 for large or bold letters.
+  function channel(c) { c /= 255; return c <= 0.03928 ? c / 12.92 : Math.pow((c + 0.055) / 1.055, 2.4); }
+  function light(rgb) { return 0.2126 * channel(rgb[0]) + 0.7152 * channel(rgb[1]) + 0.0722 * channel(rgb[2]); }
+  function numbers(text) { return text.match(/[\\d.]+/g).map(Number); }
+  function ground(e) {
+    for (; e; e = e.parentElement) {
+      var c = numbers(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) { return c; }
+    }
+    return [255, 255, 255];
+  }
+  seen.weak = [];
+  document.querySelectorAll("body *").forEach(function (e) {
+    var own = Array.from(e.childNodes).some(function (n) { return n.nodeType === 3 && n.textContent.trim(); });
+    if (!own || !e.checkVisibility() || e.closest("script, style")) { return; }
+    var style = getComputedStyle(e), svg = e.closest("svg");
+    var a = light(numbers(svg ? style.fill : style.color)), b = light(ground(svg || e));
+    var ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) { seen.weak.push(e.tagName + " " + ratio.toFixed(2) + " " + e.textContent.slice(0, 30)); }
+  });
+"""
+
+
+def test_the_contrast_check_sees_faint_letters(tmp_path: Path, probe: Probe) -> None:
+    page = tmp_path / "faint.html"
+    page.write_text(
+        '<!doctype html><body><p style="color:#888">faint</p><p style="color:#666">fine</p></body>'
+    )
+    assert probe(page, CONTRAST)["weak"] == ["P 3.54 faint"]  # by hand: #888 is 3.54, #666 is 5.74
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "table_03.html", "claims.html", "audit.html", "methods.html", "table_03_runs.html"]
+)
+def test_letters_stand_out_as_wcag_aa_asks(out: Path, probe: Probe, name: str, dark: bool) -> None:
+    assert probe(out / name, CONTRAST, dark=dark)["weak"][:8] == []
