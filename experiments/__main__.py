@@ -190,7 +190,15 @@ def show(overrides: list[str], outcome: Any) -> None:
             print(f"the table of these runs: python -m reports {shlex.join(words)}")
         return
     sys.stdout.flush()
-    subprocess.run([sys.executable, "-m", "reports", *words], cwd=config.CONF.parent, check=False)
+    begun, root = time.time(), config.CONF.parent
+    done = subprocess.run([sys.executable, "-m", "reports", *words], cwd=root, check=False)
+    if outcome.tracking and done.returncode == 0:
+        from experiments import tracking
+
+        mine = f"table_{int(outcome.table[1:]):02d}.html"
+        made = [p for p in (root / "reports" / "output").glob("sweep*.html") if p.stat().st_mtime >= begun]
+        page = max(made, key=lambda p: p.stat().st_mtime) if off and made else root / "reports/output" / mine
+        tracking.report(outcome.tracking, page)
 
 
 def summary(outcome: Any) -> int:

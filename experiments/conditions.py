@@ -16,7 +16,8 @@ from experiments import measure
 from experiments.config import BadInput
 from experiments.models.inputs import Standardise
 from experiments.models.small import small_net
-from norms.normprop import NormPropLinear
+from norms.normprop import NormPropLinear, unit_norm_
+from norms.renorm import BatchRenorm1d, BatchRenorm2d
 from norms.weight import data_dependent_init_
 
 NOISE_BATCHES = 100  # at most, of which the gradient's variance is taken
@@ -45,6 +46,7 @@ class Training:
         self.run, self.data, self.device = run, data, device
         torch.manual_seed(run.seed)
         net = built(run, data.x_train.shape[1:], len(data.classes))
+        by_groups_(net, run)
         self.net = nn.Sequential(Standardise.of(data.x_train.cpu()), net).to(device)
         if run.norm.name == "weight_norm" and run.start == "data":
             first = measure.shuffle(len(data.y_train), run.seed, -1)[: max(run.batch_size, 32)]
@@ -79,9 +81,8 @@ class Training:
     def loss(self, index: Tensor) -> Tensor:
         """Mean over a batch, whose statistics are those of each `groups` examples apart."""
         x, y = take(self.data.x_train, index), self.data.y_train[index]
-        size = self.run.groups or len(index)
-        parts = [cross_entropy(self.net(x[i : i + size]), y[i : i + size], reduction="sum")
-                 for i in range(0, len(index), size)]  # fmt: skip
+        parts = [cross_entropy(self.net(x[rows]), y[rows], reduction="sum")
+                 for rows in self.parts(torch.arange(len(index), device=x.device))]  # fmt: skip
         return sum(parts[1:], parts[0]) / len(index)
 
     def steps(self, evaluations: int) -> Iterator[bool]:
@@ -107,16 +108,26 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        unit_norm_(self.net)
         self.loss_sum += loss.detach()
         self.loss_steps += 1
 
     def order(self) -> Tensor:
         """Rows of this epoch's batches [steps, B]."""
-        run, y = self.run, self.data.y_train
-        rows = measure.shuffle(len(y), run.seed, self.epoch)
+        return self.batches("train", self.epoch)
+
+    def batches(self, part: str, epoch: int = 0) -> Tensor:
+        """Rows of a part of the data in whole batches [steps, B], as the run orders them."""
+        run, y = self.run, getattr(self.data, f"y_{part}")
+        size = min(run.batch_size, len(y))
+        rows = measure.shuffle(len(y), run.seed, epoch)
         if run.order == "labels":
-            rows = by_label(rows, y.cpu(), run.batch_size, run.seed * 1_000_003 + self.epoch)
-        return rows[: self.steps_per_epoch * run.batch_size].view(-1, run.batch_size).to(self.device)
+            rows = by_label(rows, y.cpu(), size, run.seed * 1_000_003 + epoch)
+        return rows[: len(rows) // size * size].view(-1, size).to(self.device)
+
+    def parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """A batch's rows in parts that share their statistics."""
+        return rows.split(self.run.groups or len(rows))
 
     def mean_loss(self) -> float:
         """Since the last call."""
@@ -142,29 +153,24 @@ class Training:
 
     @torch.no_grad()
     def disagreement(self) -> float:
-        """Mean over test examples and classes of |f_train(x) - f_eval(x)|, by batches as in training; dropout
-        apart. 0 where both are one computation, bit by bit.
+        """Mean over test examples and classes of |f_train(x) - f_eval(x)|, by batches ordered and split as in
+        training; dropout apart. 0 where both are one computation, bit by bit.
         """
         twin = copy.deepcopy(self.net)
         for layer in twin.modules():
             if isinstance(layer, nn.Dropout | nn.AlphaDropout):
                 layer.p = 0.0
         total, n = 0.0, 0
-        for rows in self.batches("test"):
+        for rows in (part for batch in self.batches("test") for part in self.parts(batch)):
             x = take(self.data.x_test, rows)
             ours, theirs = twin.train()(x), self.net.eval()(x)
             total, n = total + (ours - theirs).abs().sum().item(), n + ours.numel()
         return total / n
 
-    def batches(self, part: str) -> list[Tensor]:
-        y = getattr(self.data, f"y_{part}")
-        rows = measure.shuffle(len(y), self.run.seed, 0).to(y.device)
-        size = min(self.run.batch_size, len(y))
-        return list(rows[: len(rows) // size * size].split(size))
-
     def noise(self) -> float:
-        """Trace of the covariance of a batch's gradient, divided by the squared length of its mean, at the
-        weights as they are.
+        """Trace of the covariance of a batch's gradient over the squared length of its mean, at the weights
+        as they are. The length of a mean of n gradients has a share trace / n of their noise, which is taken
+        out, but for an n-th of it: a noise above n - 1 cannot be told from n batches.
         """
         kept, self.net = self.net, copy.deepcopy(self.net).train()  # whose averages move with the batches
         total, square, n = torch.zeros(0), 0.0, 0
@@ -175,8 +181,9 @@ class Training:
             total = total + g if n else g
             square, n = square + g.square().sum().item(), n + 1
         self.net = kept
-        length = (total / n).square().sum().item()
-        trace = (square / n - length) * n / max(1, n - 1)
+        found = (total / n).square().sum().item()
+        trace = (square / n - found) * n / max(1, n - 1)
+        length = max(found - trace / n, found / n)
         return trace / length if length else math.inf
 
     @torch.no_grad()
@@ -190,6 +197,20 @@ class Training:
             "ks_output": sum(map(ks_normal, out)) / len(out),
             "ks_rectified": sum(map(ks_rectified, out)) / len(out),
         }
+
+
+def by_groups_(net: nn.Module, run: Any) -> None:
+    """Where a batch is split into groups, a layer sees several of them a step: its averages and the schedule
+    of batch renormalisation are slowed down by as much, to what they are in steps.
+    """
+    times = run.batch_size / run.groups if run.groups else 1.0
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | BatchRenorm1d | BatchRenorm2d):
+            assert layer.momentum is not None
+            layer.momentum /= times
+        if isinstance(layer, BatchRenorm1d | BatchRenorm2d):
+            for name in ("warmup_steps", "r_steps", "d_steps"):
+                setattr(layer, name, round(getattr(layer, name) * times))
 
 
 def steps_of(run: Any, y: Tensor) -> int:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 import data
-from experiments import config, grid, provenance, store
+from experiments import config, grid, provenance, store, tracking
 from experiments.config import BadInput
 from experiments.grid import Compose, Point
 from experiments.job import data_options
@@ -43,6 +43,7 @@ class Outcome:
     metric: str  # what the table is about
     folder: Path  # the store
     report: bool  # whether the reports are wanted at the end
+    tracking: dict[str, Any] | None  # what a W&B mirror is told
     runs: dict[str, str]
     unfit: list[str]
     example: dict[str, Any]  # the config of one of its runs, {} without any
@@ -91,7 +92,8 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     noted = leave_notes(list(todo.values()), cfg, compose, folder, points)
     before = {rid: "done before" for rid in ids if rid not in todo}
     outcome = Outcome(
-        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
+        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, tracking.settings(cfg), before,
+        unfit,
         example=config.plain(points[0].run) if points else {},
         axes=axes(points), rows=list(dict.fromkeys(p.row for p in points)),
         columns=list(dict.fromkeys(p.column for p in points)),

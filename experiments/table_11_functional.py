@@ -11,12 +11,14 @@ A run is one method in one *study* with one seed:
     scale       trained from weights a hundred times too small, ten times too large
     rate        the largest learning rate at which it still learns
     dropout     trained with and without dropout
-    cost        a step's time, memory traffic and saved activations beside those of batch normalisation
+    cost        a step's time, memory traffic, saved activations and peak of memory beside those of batch
+                normalisation
     depth       mean and variance of the units of a deep network at its start, for six kinds of input
 
 The survey's cells are words, and the experiments ours; what fixes them is the fact that all methods share
-everything but the method: initial values by the seed, order of the data, optimizer and its rate, except in
-`rate`, where it is the question, and in `batch_size`, where it is in proportion to the size.
+everything but the method and its learning rate, which a search on a seed of its own chooses for each method
+and network: initial values by the seed, order of the data, optimizer. In `rate` the rate is the question, in
+`batch_size` it is in proportion to the size.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Run:
     dropout_kind: str  # own: alpha dropout in a self-normalizing network; plain: none
     order: str  # of the examples: random, or labels: two a batch
     groups: Optional[int]  # noqa: UP045  # examples that share their statistics; null: the whole batch
-    start: str  # of weight normalisation: data, from a batch, or standard
+    start: str  # of weight normalisation: data, from a batch, or standard, which scale and depth are about
     rate_factor: float  # by which the learning rate is higher than the others'
     batch_size: int
     epochs: int
@@ -72,6 +74,7 @@ SELECT = "val_error"
 STUDIES = ("training", "batch_size", "scale", "rate", "dropout", "cost", "depth")
 VARIED = ("batch_size", "scale", "rate", "dropout")
 NETWORKS = ("mlp", "cnn", "rnn")
+ONE_IS_NONE = ("batch", "renorm", "diminishing", "lstm_batch", "lstm_recurrent_batch")  # statistics of [N, C]
 
 
 def check(run: Run) -> Run:
@@ -100,7 +103,11 @@ def check(run: Run) -> Run:
     must(run.dropout_kind in ("own", "plain"), "dropout_kind", run.dropout_kind, "choose own or plain")
     must(run.order in ("random", "labels"), "order", run.order, "choose random or labels")
     must(run.order == "random" or min(sizes) % 2 == 0, "batch_size", sizes, "order=labels wants even batches")
-    must(run.groups is None or run.groups >= 1, "groups", run.groups, "examples, from 1; or null")
+    must(run.groups is None or 1 <= run.groups <= min(sizes), "groups", run.groups,
+         f"examples, from 1 to the batch's {min(sizes):g}; or null")  # fmt: skip
+    alone = 1 in [size % (run.groups or size) or (run.groups or size) for size in sizes]
+    must(not (alone and m.name != "cnn" and run.norm.name in ONE_IS_NONE), "batch_size", sizes,
+         f"norm={run.norm.name} in an {m.name} has no statistics of one example")  # fmt: skip
     must(run.start in ("data", "standard"), "start", run.start, "choose data or standard")
     must(math.isfinite(run.scale) and run.scale > 0, "scale", run.scale, "must be above 0")
     must(math.isfinite(o.lr) and o.lr > 0, "optimizer.lr", o.lr, "the learning rate must be above 0")
@@ -112,7 +119,7 @@ def check(run: Run) -> Run:
     must(0 < run.data.val_fraction < 1, "data.val_fraction", run.data.val_fraction, "must be between 0 and 1")
     must(0 <= run.seed < 2**31, "seed", run.seed, "must be a whole number from 0")
     # What a method has no use for must not make different runs of it.
-    if run.norm.name != "weight_norm" or m.name == "rnn":
+    if run.norm.name != "weight_norm" or m.name == "rnn" or run.study in ("scale", "depth"):
         run = replace(run, start="standard")
     if run.norm.name != "snn":
         run = replace(run, dropout_kind="plain")
@@ -147,7 +154,8 @@ def cell(run: Run) -> tuple[str, str]:
 
 
 INPUTS = [(mean, variance) for mean in (-1.0, 1.0) for variance in (0.5, 1.0, 2.0)]  # of `depth`
-COUNTED = ("traffic_ratio", "operations_ratio", "saved_ratio")
+COUNTED = ("traffic_ratio", "operations_ratio", "saved_ratio", "peak_ratio")
+SCHEDULE = ("warmup_steps", "r_steps", "d_steps")  # of batch renormalisation: a matter of examples seen
 CHANCE = 0.9  # of a guess's error: what is above has not learned
 
 
@@ -194,7 +202,10 @@ class State:
             return replace(run, optimizer=o)
         value = run.values[k]
         if run.study == "batch_size":  # as many examples, each with the same weight in the sum of all steps
-            return replace(run, batch_size=int(value), optimizer=replace(o, lr=o.lr * value / run.batch_size))
+            share = value / run.batch_size
+            options = {k: round(v / share) if k in SCHEDULE else v for k, v in run.norm.options.items()}
+            return replace(run, batch_size=int(value), optimizer=replace(o, lr=o.lr * share),
+                           norm=replace(run.norm, options=options))  # fmt: skip
         if run.study == "rate":
             return replace(run, optimizer=replace(o, lr=value))
         changed: Any = {run.study: value}
@@ -293,19 +304,22 @@ def varied(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def costs(state: State) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """The method's step in turns with that of batch normalisation; of the first turn the operations."""
+    """The method's step in turns with that of batch normalisation; of the first turn the operations. Batch
+    renormalisation has its limits open, as for the most of a training.
+    """
     from experiments import costs as cost
     from experiments.conditions import Training
 
-    run = state.run
-    base = replace(state.condition(0), norm=Norm("lstm_batch" if run.model.name == "rnn" else "batch", {}))
-    pair = [Training(r, state.data, state.device) for r in (state.condition(0), base)]
+    run, opened = state.run, state.condition(0)
+    if run.norm.name == "renorm":
+        opened = replace(opened, norm=Norm("renorm", {**run.norm.options, **dict.fromkeys(SCHEDULE, 0)}))
+    base = replace(opened, norm=Norm("lstm_batch" if run.model.name == "rnn" else "batch", {}))
+    pair = [Training(r, state.data, state.device) for r in (opened, base)]
     steps = [partial(t.advance, t.order()[0]) for t in pair]
     for step in steps:
         cost.turn(step, state.device)  # warm
-    moved = [cost.traffic(step) for step in steps]
-    kept = [cost.saved(step) for step in steps]
-    ratios = moved[0][0] / moved[1][0], moved[0][1] / moved[1][1], kept[0] / kept[1]
+    counted = [(*cost.traffic(step), cost.saved(step), cost.peak(step)) for step in steps]
+    ratios = [ours / theirs for ours, theirs in zip(*counted, strict=True)]
     state.extras = {name: [[value]] for name, value in zip(COUNTED, ratios, strict=True)}
     while state.place < state.rounds:
         ours, theirs = (cost.turn(step, state.device) for step in steps)
@@ -364,7 +378,7 @@ def of_values(curves: dict[str, list[float]]) -> dict[str, float]:
         "spread": spread,
         "log2_largest": math.log2(max(able))
         if able and max(able) > 0
-        else math.log2(min(v for v in values if v)) - 1,
+        else math.log2(min((v for v in values if v), default=1.0)) - 1,
     }
 
 

@@ -59,7 +59,8 @@ class Mirror:
                     {
                         "id": self.ids[k],
                         "epoch": c["epoch"][e],
-                        "metrics": {n: v[e] for n, v in c.items() if n != "epoch"},
+                        # what is measured once, at the end, is in the summary
+                        "metrics": {n: v[e] for n, v in c.items() if n != "epoch" and len(v) > e},
                     }
                 )
             self.sent[k] = len(c["epoch"])
@@ -92,18 +93,43 @@ class Mirror:
         self.process, self.backlog = None, b""
 
 
-def start(cfg: DictConfig, runs: list[Any], ids: list[str]) -> Nothing | Mirror:
+def settings(cfg: DictConfig) -> dict[str, Any] | None:
+    """What a mirror is told; None without one."""
     if cfg.tracking.name != "wandb":
-        return Nothing()
-    settings = {
+        return None
+    return {
         "project": cfg.tracking.project,
         "mode": cfg.tracking.mode,
         "dir": str(Path(cfg.tracking.dir).resolve()),
-        "table": runs[0].table,
+        "table": cfg.table,
         "profile": cfg.profile,
     }
+
+
+def start(cfg: DictConfig, runs: list[Any], ids: list[str]) -> Nothing | Mirror:
+    if (told := settings(cfg)) is None:
+        return Nothing()
     try:
-        return Mirror(settings, runs, ids)
+        return Mirror(told, runs, ids)
     except OSError as e:
         print(f"wandb: cannot start ({e.strerror}); the run goes on without", file=sys.stderr)
         return Nothing()
+
+
+def report(told: dict[str, Any], page: Path) -> None:
+    """Hand the page of a finished sweep to W&B, from a process of its own that nobody waits for."""
+    try:
+        with open(Path(told["dir"]) / "mirror.log", "ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "experiments.wandb_report"],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd=Path(__file__).resolve().parent.parent,
+            )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"settings": told, "page": str(page)}).encode())
+        process.stdin.close()
+    except OSError as e:
+        print(f"wandb: cannot log the report ({e.strerror}); it is at {page}", file=sys.stderr)

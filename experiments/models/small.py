@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import norms
-from norms import normprop, snn, weight  # noqa: F401  (so that the code hash sees what convert puts in)
+from norms import normprop, snn, swap, weight  # noqa: F401  (the code hash is to see what convert puts in)
 
 
 def mlp(shape: Sequence[int], width: int, depth: int, classes: int, dropout: float) -> nn.Module:
@@ -60,6 +60,7 @@ def dropped(rate: float) -> list[nn.Module]:
 
 
 BUILT: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "rnn": Rows}
+BY_BATCH = ("batch", "renorm", "diminishing")  # subtract the batch's mean, and with it a bias in front
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "selu": nn.SELU}
 
 
@@ -70,7 +71,8 @@ def small_net(
     """The network with its method.
 
     Weights are He-normal (of an LSTM orthogonal, gate by gate), biases 0; a self-normalizing network has its
-    own start, SELU and alpha dropout.
+    own start, SELU and alpha dropout; NormProp's filters have length 1. Every unit has one bias: where the
+    method subtracts the batch's mean its own, else the layer's.
 
     Args:
         kind: mlp, cnn or rnn.
@@ -89,17 +91,22 @@ def small_net(
         ValueError: a method that does not fit the network.
     """
     net: Any = BUILT[kind](shape, width, depth, classes, dropout).apply(start_)
+    if norm in BY_BATCH:  # drawn all the same, so that all methods start from the same weights
+        for layer in [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)][:-1]:
+            layer.register_parameter("bias", None)
     if kind == "rnn" and norm == "weight_norm":
         for name in [n for n, _ in net.lstm.named_parameters() if n.startswith("weight")]:
             weight_norm(net.lstm, name)
     elif not (kind == "rnn" and norm == "none"):
         net = norms.convert(net, norm, **options)
+    exchanged(net, (swap.ChannelBias,), lambda _: nn.Identity())  # the layer in front of it has a bias
     if activation:
         exchanged(net, (nn.ReLU, nn.SELU), lambda _: ACTIVATIONS[activation]())
     if plain_dropout:
         exchanged(net, (nn.AlphaDropout,), lambda old: nn.Dropout(old.p))
     if scale != 1:
         scaled_(net, scale)
+    normprop.unit_norm_(net)
     made: nn.Module = net
     return made
 
@@ -108,7 +115,8 @@ def small_net(
 def start_(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     elif isinstance(layer, nn.LSTM):
         for name, p in layer.named_parameters():
             if name.startswith("weight"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports import analysis, figures, published, store
+from reports import analysis, figures, published, store, tables
 from reports.claims.table_11 import COST, DROPOUT, RATES, SCALES, SIZES
 from reports.figures import Series, slug
 from reports.pages.cells import by_seed, cell, columns_of, learning, of_cells, titled
@@ -23,16 +23,21 @@ NOTE = (
     "The survey compares the methods in words and prints no figure. Each of its cells is turned into one or "
     "more inequalities, and these are measured on three small networks - fully connected, convolutional, an "
     "LSTM over the rows of a picture - that differ in the method alone: same initial values by seed, same "
-    "order of the data, same optimizer and learning rate. So a verdict holds for these networks and this "
-    "data at this rate, not for the method everywhere; how much the rate matters is a study of its own. "
+    "order of the data, same optimizer. Each has the learning rate that a search on another seed found "
+    "best for it on that network, and so may differ by its rate as well; diminishing BN has BN's, since in "
+    "training it is BN here (reading C). A verdict holds for these networks and this data, not for the "
+    "method everywhere; how much the rate matters is a study of its own. "
     "Studies: training (also with two labels a batch, and with the statistics of four examples under the "
     "gradient of the whole batch), sizes of the batch from 1 to 256 (as many examples, the rate in "
     "proportion to the size), initial scales, learning rates, dropout, the cost of a step beside that of "
     "batch normalisation in the same process, and 32 layers at the start. BN in the LSTM is that of its "
     "input (Laurent et al.), recurrent BN stands beside it; methods that are not defined in an LSTM have no "
-    "cell there. Times measure how well a method is implemented, too; operations, the bytes that they move "
-    "and those that are kept for the backward pass do not depend on the machine. Ours: mean ± sd over n "
-    "seeds, below it the 95 % interval. Figures beside ours are of single methods' own papers, on other "
+    "cell there. Times measure how well a method is implemented, too; operations, the bytes that they move, "
+    "those that are kept for the backward pass and the peak of memory do not depend on the machine. Ours: "
+    "mean ± sd over n "
+    "seeds, below it the 95 % interval. Weight normalisation starts from a batch of data, but for initial "
+    "scales and the 32 layers, where that start would undo what is varied: there it starts as the plain "
+    "network. Figures beside ours are of single methods' own papers, on other "
     "data and in other units."
 )
 README = (
@@ -47,13 +52,44 @@ WORDS = {
     "drawbacks": "Drawbacks",
     "applications": "Fields",
 }
+TRAINED = ("mlp", "cnn", "rnn")
+FEW = ("cnn_groups_4", "cnn_labels")
+# The figures beside a cell of words, by its column, or by method and column: (column of the records, metric).
+BESIDE: dict[str, list[tuple[str, str]]] = {
+    "convergence": [(c, "speed_up") for c in TRAINED],
+    "cost": [(c, m) for c in COST.values() for m in ("time_ratio", "peak_ratio")],
+    "advantages": [(SCALES, "spread"), (RATES, "log2_largest"), ("rate_mlp", "log2_largest")],
+    "drawbacks": [("mlp", "gap"), ("cnn", "gap")],
+    "applications": [(c, "test_error") for c in TRAINED],
+    "bn drawbacks": [(SIZES, "error_at_2"), (SIZES, "error_at_32"), ("cnn", "disagreement")],
+    "normprop convergence": [(c, m) for c in TRAINED for m in ("speed_up", "wobble")],
+    "normprop advantages": [(SIZES, "error_at_1"), (SIZES, "error_at_128"), ("mlp", "ks_output")],
+    "normprop drawbacks": [("cnn", "gap"), (DROPOUT, "error_at_0"), (DROPOUT, "error_at_0.2")],
+    "br convergence": [(c, "speed_up") for c in ("cnn", *FEW)],
+    "br applications": [(c, "test_error") for c in FEW],
+    "br drawbacks": [(c, "time_ratio") for c in COST.values()],
+    "dbn convergence": [(c, m) for c in TRAINED for m in ("speed_up", "wobble")],
+    "dbn advantages": [("mlp", "disagreement"), ("cnn", "disagreement")],
+    "dbn drawbacks": [(SIZES, "error_at_2"), (SIZES, "error_at_32")],
+    "ln advantages": [("rnn", "test_error"), ("rnn", "speed_up"), ("rnn", "disagreement")],
+    "ln drawbacks": [("cnn", "test_error")],
+    "wn advantages": [(c, m) for c in ("mlp", "cnn") for m in ("disagreement", "gradient_noise")],
+    "wn drawbacks": [(c, m) for c in ("mlp", "cnn") for m in ("gap", "test_error")],
+    "snn advantages": [("depth_mlp", m) for m in ("mean_off", "variance_low", "variance_high")],
+    "snn drawbacks": [("depth_mlp", "drift"), (DROPOUT, "error_at_0"), (DROPOUT, "error_at_0.2")],
+}
 VARIED = {  # column -> (what is varied, logarithmic)
     SIZES: ("examples of a batch", True),
     SCALES: ("scale of the initial weights", True),
     **dict.fromkeys((RATES, "rate_mlp", "rate_rnn"), ("learning rate", True)),
     DROPOUT: ("dropout", False),
 }
-RATIOS = {"time_ratio": "time", "traffic_ratio": "bytes moved", "saved_ratio": "bytes kept"}
+RATIOS = {
+    "time_ratio": "time",
+    "traffic_ratio": "bytes moved",
+    "saved_ratio": "bytes kept",
+    "peak_ratio": "peak of memory",
+}
 NOTES = {  # of the groups of figures
     "Learning curves": (
         "Validation error after each evaluation: thick the mean over seeds, thin single seeds. A method has "
@@ -64,7 +100,8 @@ NOTES = {  # of the groups of figures
     ),
     "Cost of a training step": (
         "Divided by that of BN: time in the same process and in turns; bytes that the operations read and "
-        "write; bytes kept for the backward pass. BN against itself says how far a ratio of times is off."
+        "write; bytes kept for the backward pass; the most bytes held at a time. BN against itself says how "
+        "far a ratio of times is off."
     ),
     "Thirty-two layers at the start": (
         "Variance behind each layer, the least and the largest over six kinds of input (mean -1 and 1, "
@@ -183,10 +220,31 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
                 "en": word.en,
                 "audit": {a: place(a) for a in word.audit},
                 "claims": [claims[i] for i in word.claims],
+                "why": word.why,
+                "figures": beside(report, word),
             }
             for word in report.published.words
         ],
     }
+
+
+def beside(report: analysis.TableReport, word: published.Word) -> list[dict[str, Any]]:
+    """The method's figures that a cell of words is about, with those of BN and of no normaliser."""
+    found = []
+    for column, metric in BESIDE.get(f"{word.row} {word.column}", BESIDE[word.column]):
+        known = report.published.metric(metric)
+        cells = {row: cell(report, row, column, metric) for row in dict.fromkeys((word.row, "bn", "none"))}
+        told = {row: c["mean"] for row, c in cells.items() if c.get("n")}
+        if word.row in told:
+            found.append(
+                {
+                    "column": report.published.group(column),
+                    "metric": known.short,
+                    "n": cells[word.row]["n"],
+                    "told": {row: tables.number(v, known.digits) for row, v in told.items()},
+                }
+            )
+    return found
 
 
 def files(report: analysis.TableReport) -> dict[str, str]:

@@ -125,6 +125,7 @@ class Word:
     en: str
     claims: tuple[str, ...] = ()  # that measure it
     audit: tuple[str, ...] = ()
+    why: str = ""  # of a cell without a claim: why there is none
 
 
 @dataclass(frozen=True)

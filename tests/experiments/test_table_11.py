@@ -17,6 +17,7 @@ from experiments import table_11_functional as t11
 from experiments.conditions import Training, by_label, entering, ks_normal, ks_rectified
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models.small import scaled_, small_net
+from norms import BatchRenorm1d, NormPropLinear
 
 CPU = torch.device("cpu")
 METHODS = (
@@ -142,6 +143,36 @@ def test_scale_spares_the_last_layer():
     torch.testing.assert_close(normed[1].weight, 3 * before)
 
 
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_every_unit_has_one_bias(net):
+    """And no method more parameters than its paper gives it beside the plain network's."""
+
+    def count(norm):
+        options = {"num_groups": 2} if norm == "group" else {"alpha": 0.5} if norm == "diminishing" else {}
+        made = small_net(net, (1, 8, 8), 8, 2, 4, norm, options)
+        return sum(p.numel() for p in made.parameters())
+
+    hidden = {"mlp": 16, "cnn": 8 + 16}[net]  # units of two layers
+    more = {norm: count(norm) - count("none") for norm in METHODS}
+    gain = dict.fromkeys(
+        ("batch", "renorm", "diminishing", "rms"), hidden
+    )  # gamma; the bias is the plain one's
+    gain |= dict.fromkeys(("layer", "group"), 2 * hidden)  # a bias in front of LN is no bias behind it
+    gain |= {"none": 0, "snn": 0, "normprop": hidden, "weight_norm": hidden + 4}  # g, of the last layer too
+    assert more == gain
+
+
+def test_normprops_filters_have_length_one_after_every_step():
+    for scale in (1.0, 0.01):
+        t = Training(run("normprop", scale=scale), dataset(), CPU)
+        for _ in range(2):
+            lengths = [m.weight.norm(dim=1) for m in t.net.modules() if isinstance(m, NormPropLinear)]
+            assert len(lengths) == 2
+            for length in lengths:
+                torch.testing.assert_close(length, torch.ones_like(length))
+            t.advance(t.order()[0])
+
+
 # ---- conditions -------------------------------------------------------------------------------------------
 
 
@@ -154,6 +185,22 @@ def test_groups_have_their_own_statistics_and_one_gradient():
     torch.testing.assert_close(t.loss(rows), wanted)
     whole = Training(run("batch"), dataset(), CPU)
     assert not torch.allclose(whole.loss(rows), wanted)
+
+
+def test_averages_and_schedules_of_groups_are_those_of_steps():
+    """Two groups a step: half the momentum, twice the calls; so a step moves the average by about as much."""
+    options = {"warmup_steps": 3, "r_steps": 7, "d_steps": 5, "momentum": 0.1}
+    whole, halves = (
+        [m for m in Training(run("renorm", options=options, groups=g), dataset(), CPU).net.modules()
+         if isinstance(m, BatchRenorm1d)]
+        for g in (None, 4)
+    )  # fmt: skip
+    for a, b in zip(whole, halves, strict=True):
+        assert (a.momentum, a.warmup_steps, a.r_steps, a.d_steps) == (0.1, 3, 7, 5)
+        assert (b.momentum, b.warmup_steps, b.r_steps, b.d_steps) == (0.05, 6, 14, 10)
+    bn = [m for m in Training(run("batch", groups=2), dataset(), CPU).net.modules()
+          if isinstance(m, nn.BatchNorm1d)]  # fmt: skip
+    assert {m.momentum for m in bn} == {0.1 / 4}
 
 
 def test_batches_of_two_labels():
@@ -175,6 +222,12 @@ def test_sizes_of_the_batch_have_rates_in_proportion():
     made = [state.condition(k) for k in range(2)]
     assert [(c.batch_size, c.optimizer.lr) for c in made] == [(2, 0.05 / 4), (16, 0.05 * 2)]
     assert state.steps == [32, 4]
+    options = {"warmup_steps": 10, "r_steps": 30, "d_steps": 20}
+    state = t11.State(
+        [run("renorm", "cnn", study="batch_size", values=[2, 16], options=options)], dataset(), CPU
+    )
+    found = [state.condition(k).norm.options for k in range(2)]  # as many examples to the end of each
+    assert [o["warmup_steps"] for o in found] == [40, 5] and [o["r_steps"] for o in found] == [120, 15]
 
 
 def test_what_a_study_varies_is_what_it_would_be_alone():
@@ -194,15 +247,21 @@ def test_a_rate_that_blows_up_is_no_divergence_of_the_run():
 # ---- what is measured -------------------------------------------------------------------------------------
 
 
-def test_disagreement_by_hand():
-    t = Training(run("batch"), dataset(), CPU)
+@pytest.mark.parametrize(
+    "changes", [{}, {"groups": 4}, {"order": "labels"}], ids=["whole", "groups", "labels"]
+)
+def test_disagreement_by_hand(changes):
+    t = Training(run("batch", **changes), dataset(), CPU)
     for _ in t.steps(1):
         pass
     state = {k: v.clone() for k, v in t.net.state_dict().items()}
     found = t.disagreement()
     assert all(torch.equal(v, t.net.state_dict()[k]) for k, v in state.items())  # nothing has moved
     differences = []
-    for rows in t.batches("test"):
+    if "order" in changes:
+        assert all(len(t.data.y_test[rows].unique()) == 2 for rows in t.batches("test"))
+    size = changes.get("groups", 8)
+    for rows in t.batches("test").reshape(-1, size):
         x = t.data.x_test[rows].float() / 255
         with torch.no_grad():
             running = t.net.eval()(x)
@@ -228,8 +287,25 @@ def test_noise_by_hand():
         t.loss(rows).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in t.net.parameters()]).double().numpy())
     g = np.stack(gradients)
-    wanted = g.var(0, ddof=1).sum() / (g.mean(0) ** 2).sum()
+    trace, n = g.var(0, ddof=1).sum(), len(g)
+    # E |mean of n|^2 = |true mean|^2 + trace / n
+    wanted = trace / ((g.mean(0) ** 2).sum() - trace / n)
     assert t.noise() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_noise_that_swamps_the_mean_is_given_its_lower_limit():
+    t = Training(run("none", depth=1), dataset(), CPU)
+    rows = t.batches("train")
+    t.data.y_train[rows[1::2]] = (t.data.y_train[rows[1::2]] + 2) % 4  # labels that contradict each other
+    found, g = t.noise(), []
+    for batch in rows:
+        t.net.zero_grad()
+        t.loss(batch).backward()
+        g.append(torch.cat([p.grad.flatten() for p in t.net.parameters()]).double().numpy())
+    g = np.stack(g)
+    trace, length = g.var(0, ddof=1).sum(), (g.mean(0) ** 2).sum()
+    assert found == pytest.approx(trace / max(length - trace / len(g), length / len(g)), rel=1e-4)
+    assert found > trace / length
 
 
 def test_distances_are_scipys():
@@ -275,9 +351,31 @@ def test_traffic_and_what_is_kept_by_hand():
     assert costs.saved(lambda: a * b) == 32 and costs.saved(lambda: a + b) == 0
 
 
+def test_peak_by_hand():
+    """Two of 400 bytes, one of which goes before the third comes; a view and what was there take nothing."""
+    old = torch.zeros(1000)
+
+    def step():
+        a = torch.ones(100)
+        b = a + 1
+        del a
+        return old.view(10, 100).add_(b.view(1, -1)[0]) is None or (b * 2).sum()
+
+    assert costs.peak(step) == 800 + 4  # b, b * 2 and its sum
+
+
+def test_batch_renormalisation_is_timed_with_its_limits_open():
+    shut = {"warmup_steps": 10**6, "r_steps": 10**6, "d_steps": 10**6}
+    _, found = finished(run("renorm", "cnn", study="cost", options=shut))
+    _, opened = finished(run("renorm", "cnn", study="cost", options=dict.fromkeys(shut, 0)))
+    assert found["operations_ratio"] == opened["operations_ratio"]
+    _, l1 = finished(run("batch", "cnn", study="cost"))
+    assert found["operations_ratio"][0] > 1.5 > l1["operations_ratio"][0]
+
+
 def test_bn_costs_what_bn_costs():
     _, curves = finished(run("batch", "cnn", study="cost"))
-    assert [curves[name][0] for name in t11.COUNTED] == [1, 1, 1]
+    assert [curves[name][0] for name in t11.COUNTED] == [1, 1, 1, 1]
     _, plain = finished(run("none", "cnn", study="cost"))
     assert all(plain[name][0] < 1 for name in t11.COUNTED)
     assert t11.summarise({**plain, "time_ratio": [3.0, 1.0, 2.0]})["time_ratio"] == 2.0
@@ -303,6 +401,8 @@ def test_summary_by_hand():
     varied = {"value": [1.0, 2.0, 4.0], "test_error": [10.0, 20.0, 30.0], "learned": [1.0, 1.0, 0.0]}
     found = t11.summarise(varied)
     assert found["error_at_2"] == 20 and found["spread"] == 10 and found["log2_largest"] == 1
+    alone = {"value": [0.0], "test_error": [10.0], "learned": [0.0]}  # of dropout, no rate above 0
+    assert t11.summarise(alone)["error_at_0"] == 10
 
 
 # ---- going on ---------------------------------------------------------------------------------------------
@@ -372,6 +472,8 @@ def test_what_makes_no_difference_makes_no_other_run():
     assert run(start="standard") == run(start="data") and run("weight_norm", start="standard") != run(
         "weight_norm"
     )
+    for study, values in (("scale", [1.0]), ("depth", ())):  # which a start from data would undo
+        assert run("weight_norm", study=study, values=values).start == "standard"
     assert run("snn", dropout_kind="plain") != run("snn") and run(dropout_kind="plain") == run()
 
 
@@ -390,7 +492,14 @@ def test_what_makes_no_difference_makes_no_other_run():
         ({"activation": "tanh"}, "choose relu or selu"),
         ({"order": "labels", "batch_size": 7}, "wants even batches"),
         ({"order": "sorted"}, "choose random or labels"),
-        ({"groups": 0}, "from 1; or null"),
+        ({"groups": 0}, "from 1 to the batch's 8; or null"),
+        ({"groups": 9}, "from 1 to the batch's 8; or null"),
+        ({"groups": 2, "study": "batch_size", "values": [1, 4]}, "from 1 to the batch's 1; or null"),
+        ({"batch_size": 1}, "norm=batch in an mlp has no statistics of one example"),
+        ({"groups": 7}, "no statistics of one example"),
+        ({"groups": 1, "norm": "renorm"}, "no statistics of one example"),
+        ({"study": "batch_size", "values": [1, 2]}, "no statistics of one example"),
+        ({"norm": "lstm_batch", "net": "rnn", "batch_size": 1}, "no statistics of one example"),
         ({"lr": 0.0}, "learning rate must be above 0"),
         ({"scale": 0.0}, "must be above 0"),
         ({"rate_factor": -1.0}, "must be above 0"),

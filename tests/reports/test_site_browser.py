@@ -210,7 +210,7 @@ def test_the_ledger_filters_by_verdict(out: Path, probe: Probe) -> None:
 CONTRAST = """
   // WCAG: 4.5 between a text's colour and what it stands on, 3 for large or bold letters.
   function channel(c) { c /= 255; return c <= 0.03928 ? c / 12.92 : Math.pow((c + 0.055) / 1.055, 2.4); }
-  function light(rgb) { return 0.2126 * channel(rgb[0]) + 0.7152 * channel(rgb[1]) + 0.0722 * channel(rgb[2]); }
+  function light(c) { return 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]); }
   function numbers(text) { return text.match(/[\\d.]+/g).map(Number); }
   function ground(e) {
     for (; e; e = e.parentElement) {
@@ -221,12 +221,16 @@ CONTRAST = """
   }
   seen.weak = [];
   document.querySelectorAll("body *").forEach(function (e) {
-    var own = Array.from(e.childNodes).some(function (n) { return n.nodeType === 3 && n.textContent.trim(); });
+    var own = Array.from(e.childNodes).some(function (n) {
+      return n.nodeType === 3 && n.textContent.trim();
+    });
     if (!own || !e.checkVisibility() || e.closest("script, style")) { return; }
     var style = getComputedStyle(e), svg = e.closest("svg");
     var a = light(numbers(svg ? style.fill : style.color)), b = light(ground(svg || e));
     var ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) { seen.weak.push(e.tagName + " " + ratio.toFixed(2) + " " + e.textContent.slice(0, 30)); }
+    if (ratio < 4.5) {
+      seen.weak.push(e.tagName + " " + ratio.toFixed(2) + " " + e.textContent.slice(0, 30));
+    }
   });
 """
 
