@@ -92,8 +92,8 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     noted = leave_notes(list(todo.values()), cfg, compose, folder, points)
     before = {rid: "done before" for rid in ids if rid not in todo}
     outcome = Outcome(
-        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, tracking.settings(cfg), before,
-        unfit,
+        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, tracking.settings(cfg),
+        before, unfit,
         example=config.plain(points[0].run) if points else {},
         axes=axes(points), rows=list(dict.fromkeys(p.row for p in points)),
         columns=list(dict.fromkeys(p.column for p in points)),

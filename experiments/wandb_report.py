@@ -57,8 +57,8 @@ def main() -> int:
             artifact.add_file(str(Path(drawn) / name), name=f"figures/{name}")
         for file in (f for f in files if f.suffix == ".csv"):
             with file.open(newline="", encoding="utf-8") as stream:
-                columns, *rows = csv.reader(stream)
-            summary = wandb.Table(columns=columns, data=rows)
+                table_of: list[Any] = list(csv.reader(stream))
+            summary = wandb.Table(columns=table_of[0], data=table_of[1:])
             artifact.add(summary, "summary")
             run.log({"summary": summary})
         run.log_artifact(artifact)
