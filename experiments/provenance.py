@@ -81,16 +81,28 @@ def _closure(module: str) -> set[Path]:
         if name in MACHINERY or name == "norms.build" or not path.is_file() or path in seen:
             continue
         seen.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                todo += [a.name for a in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ROOMS:
-                todo += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        todo += _imports(path.read_text())
     return seen
 
 
+@cache  # by content: the tables of a sweep's normalisers share most files
+def _imports(text: str) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ROOMS:
+            found += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    return found
+
+
 def _syntax(path: Path) -> str:
-    tree = ast.parse(path.read_text())
+    return _dumped(path.read_text())
+
+
+@cache
+def _dumped(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(
             node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -18,8 +18,8 @@ python -m reports print table=T3 [profile=quick]
     The comparison alone, in the terminal.
 python -m reports snapshot table=T3
     Put a compact copy of the records under reports/measured/, for committing.
-python -m reports readme table=T3 [file=README.md]
-    Write the README's results section and its pictures from that copy.
+python -m reports readme [table=T3] [file=README.md]
+    Write the README's results section and its pictures from that copy; without a table the overview of all.
 python -m reports rank FILE.csv [baseline=METHOD] [n=SIZES.csv] [out=DIR]
     Rank any methods over any data sets (a line a set, a column a method): mean ranks, paired tests, diagram.
 python -m reports serve [port=8000] [dir=reports/output]
@@ -40,7 +40,6 @@ KEYS: dict[str, list[str | None]] = {  # command -> keys it knows; None = any fu
     "serve": ["port", "dir"],
 }
 NEEDED = {
-    "readme": ["table"],
     "sweep": ["table", "x", "y"],
     "print": ["table"],
     "snapshot": ["table"],
@@ -170,8 +169,11 @@ def snapshot(options: dict[str, str]) -> int:
 def readme(options: dict[str, str]) -> int:
     from reports import readme as room
 
-    published.load(options["table"])
-    print(room.update(Path(options.get("file", "README.md")), where(options, "measured"), options["table"]))
+    table, measured = options.get("table", ""), where(options, "measured")
+    if table:
+        published.load(table)
+    file = Path(options["file"]) if "file" in options else room.home_of(table, measured)
+    print(room.update(file, measured, table) if table else room.overview(file, measured))
     return 0
 
 

@@ -1,6 +1,7 @@
-"""The results section of the README, written from the committed snapshot between two marks: nothing in it is
-typed.
+"""The results that the README shows, written from the committed snapshot between two marks: nothing in them
+is typed. The README has an overview of all tables and one of them, reports/measured/README.md the others.
 
+<!-- begin: python -m reports readme --> <!-- end -->
 <!-- begin: python -m reports readme table=T3 --> <!-- end -->
 """
 
@@ -12,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from reports import figures, pages, site, store, tables
+from reports import figures, ledger, pages, site, store, tables
+from reports import published as facts
 from reports.analysis import TableReport
 
 FEW = 3  # columns whose data are named one by one
@@ -25,19 +27,96 @@ def update(readme: Path, measured: Path, table: str) -> str:
 
     Raises ValueError where the README has no such section or the snapshot nothing to show.
     """
-    text = readme.read_text(encoding="utf-8")
-    begin = f"<!-- begin: python -m reports readme table={table} -->\n"
-    found = re.search(re.escape(begin) + r".*?(?=<!-- end -->)", text, flags=re.S)
-    if not found:
-        raise ValueError(f"{readme} has no line {begin.strip()!r} followed by <!-- end -->")
+    section_in(readme, table)
     reports = of_snapshot(measured, table)
     pictures = save_pictures(reports, measured / table)
     paths = [os.path.relpath(path, readme.parent) for path in pictures]
-    new = begin + section(reports, paths)
-    readme.write_text(text.replace(found.group(), new), encoding="utf-8")
+    rewrite(readme, table, section(reports, paths))
     return (
         f"{readme}: {', '.join(r.profile for r in reports)}; {len(pictures)} pictures in {measured / table}"
     )
+
+
+def begin(table: str) -> str:
+    return f"<!-- begin: python -m reports readme{f' table={table}' if table else ''} -->\n"
+
+
+def section_in(readme: Path, table: str) -> str:
+    """The file's section of a table, "" the overview, up to the mark of its end."""
+    text = readme.read_text(encoding="utf-8")
+    found = re.search(re.escape(begin(table)) + r".*?(?=<!-- end -->)", text, flags=re.S)
+    if not found:
+        raise ValueError(f"{readme} has no line {begin(table).strip()!r} followed by <!-- end -->")
+    return found.group()
+
+
+def rewrite(readme: Path, table: str, content: str) -> None:
+    old = section_in(readme, table)
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace(old, begin(table) + content), encoding="utf-8")
+
+
+def home_of(table: str, measured: Path) -> Path:
+    """Which of the two files has the section of a table."""
+    homes = [Path("README.md"), measured / "README.md"]
+    for home in homes:
+        if home.is_file() and begin(table) in home.read_text(encoding="utf-8"):
+            return home
+    raise ValueError(f"neither {homes[0]} nor {homes[1]} has a line {begin(table).strip()!r}")
+
+
+def overview(readme: Path, measured: Path) -> str:
+    """Rewrite the overview: verdicts of every table and profile, and what surprises."""
+    section_in(readme, "")
+    entries, lines = [], []
+    for table in (t["id"] for t in facts.index()["tables"] if t["built"]):
+        loaded = store.load(measured / "nothing", measured, table=table)
+        runs = site.of_table(loaded, table)
+        reports = [site.analyse(loaded, table, profile) for profile in site.profiles_of(runs)]
+        mine = [ledger.entry(table, r.profile, c) for r in reports for c in r.claims]
+        entries += mine
+        for report in reports:
+            claims = ledger.by_claim([e for e in mine if e["profile"] == report.profile])
+            counts = [str(n or "") for n in ledger.counts(claims).values()]
+            n = len(runs[runs["profile"] == report.profile])
+            title = facts.load(table).title_en if report is reports[0] else ""
+            name = f"T{table[1:]}" if report is reports[0] else ""
+            lines.append("| " + " | ".join([name, title, f"`{report.profile}`", str(n), *counts]) + " |")
+    claims = ledger.by_claim(entries)
+    rewrite(readme, "", "\n".join([*table_of_counts(claims, lines), "", *found_of(claims)]) + "\n")
+    return f"{readme}: overview of {len(lines)} profiles, {len(claims)} claims"
+
+
+def table_of_counts(claims: list[dict[str, Any]], lines: list[str]) -> list[str]:
+    counts = ledger.counts(claims)
+    heads = ["table", "", "profile", "runs", *counts]
+    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    return [
+        f"Of the {sum(counts.values())} claims that the tables are read to make, each by the profile that says"
+        f" most of it: {told}.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "| --- | --- | --- |" + " ---: |" * (len(heads) - 3),
+        *lines,
+    ]
+
+
+def found_of(claims: list[dict[str, Any]]) -> list[str]:
+    """The most surprising findings as a list, as the site's front page chooses them."""
+    said = {"holds": "holds", "fails": "fails", "n/a": "cannot be told"}
+    source = {"holds": "so it does on", "fails": "it fails on", "n/a": "nothing is in"}
+    lines = ["What our runs decide against the printed figures, or the source's words:", ""]
+    for c in ledger.surprises(claims):
+        word = ledger.source_of(c)
+        told = f"its source {word} it" if word in ("stated", "denied") else f"{source[word]} its source's"
+        low, high = (figures.number(c[k]) for k in ("low", "high"))
+        lines.append(
+            f"- {c['claim']}, {tables.escape_markdown(c['sentence'])}: **{c['ours']}** (margin"
+            f" {figures.number(c['margin'])}, {low} to {high}, n = {c['n']}, `{c['profile']}`"
+            f"{', ' + tables.escape_markdown(c['rests_on']) if c['rests_on'] else ''}). On the survey's figures"
+            f" it {said[c['survey']]}; {told}."
+        )
+    return lines
 
 
 def of_snapshot(measured: Path, table: str) -> list[TableReport]:
