@@ -92,8 +92,8 @@ def table_of_counts(claims: list[dict[str, Any]], lines: list[str]) -> list[str]
     heads = ["table", "", "profile", "runs", *counts]
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return [
-        f"Of the {sum(counts.values())} claims that the tables are read to make, each by the profile that says"
-        f" most of it: {told}.",
+        f"Of the {sum(counts.values())} claims that the tables are read to make, each by the profile that"
+        f" says most of it: {told}. (Those that ask the same of MinAtar, in Table 4, are not counted.)",
         "",
         "| " + " | ".join(heads) + " |",
         "| --- | --- | --- |" + " ---: |" * (len(heads) - 3),
@@ -103,18 +103,15 @@ def table_of_counts(claims: list[dict[str, Any]], lines: list[str]) -> list[str]
 
 def found_of(claims: list[dict[str, Any]]) -> list[str]:
     """The most surprising findings as a list, as the site's front page chooses them."""
-    said = {"holds": "holds", "fails": "fails", "n/a": "cannot be told"}
-    source = {"holds": "so it does on", "fails": "it fails on", "n/a": "nothing is in"}
     lines = ["What our runs decide against the printed figures, or the source's words:", ""]
     for c in ledger.surprises(claims):
-        word = ledger.source_of(c)
-        told = f"its source {word} it" if word in ("stated", "denied") else f"{source[word]} its source's"
-        low, high = (figures.number(c[k]) for k in ("low", "high"))
+        low = "−∞" if c["low"] is None else figures.number(c["low"])
+        high = "∞" if c["high"] is None else figures.number(c["high"])
+        rests = f", {tables.escape_markdown(c['rests_on'])}" if c["rests_on"] else ""
         lines.append(
             f"- {c['claim']}, {tables.escape_markdown(c['sentence'])}: **{c['ours']}** (margin"
-            f" {figures.number(c['margin'])}, {low} to {high}, n = {c['n']}, `{c['profile']}`"
-            f"{', ' + tables.escape_markdown(c['rests_on']) if c['rests_on'] else ''}). On the survey's figures"
-            f" it {said[c['survey']]}; {told}."
+            f" {figures.number(c['margin'])}, {low} to {high}, n = {c['n']}, `{c['profile']}`{rests});"
+            f" survey's figures: {c['survey']}, source: {ledger.source_of(c)}."
         )
     return lines
 

@@ -98,7 +98,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
     cells: dict[Any, dict[str, Any]] = {(c["row"], c["column"]): c for c in mine.to_dict("records")}  # type: ignore[misc]
     known = mine[mine["data"].ne("") | mine["survey"].notna() | mine["source"].notna()]
     used = {*known["column"], *report.extra["column"]}
-    shown = [c for c in pub.data_columns if c in used] or list(pub.data_columns)
+    having = [c for c in pub.data_columns if not metric.columns or c in metric.columns]
+    shown = [c for c in having if c in used] or having
     columns = []
     for column in shown:
         ran = [c for (_, name), c in cells.items() if name == column and c["data"]]
@@ -106,6 +107,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
         columns.append({"id": column, "group": pub.group(column), **where})
     rows = []
     for row in pub.main_rows:
+        if row.columns and not set(row.columns) & set(shown):
+            continue
         line = []
         for column in shown:
             figure = pub.figure(row.id, column, metric.printed)
@@ -123,7 +126,7 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
     has = {key: bool(mine[key].notna().any()) for key in ("survey", "source")}
     told = pd.concat([mine["survey"], mine["source"]]).dropna()
     digits = 0 if len(told) and (told == told.round()).all() else metric.digits  # as it is printed
-    empty = [pub.group(c) for c in pub.data_columns if c not in shown]
+    empty = [pub.group(c) for c in having if c not in shown]
     return {"metric": metric, "columns": columns, "rows": rows, "digits": digits, "empty": empty, **has}
 
 

@@ -241,7 +241,12 @@ def beside(report: analysis.TableReport, word: published.Word) -> list[dict[str,
                     "column": report.published.group(column),
                     "metric": known.short,
                     "n": cells[word.row]["n"],
-                    "told": {row: tables.number(v, known.digits) for row, v in told.items()},
+                    "ours": tables.number(told[word.row], known.digits),
+                    "others": [
+                        f"{'BN' if row == 'bn' else row} {tables.number(told[row], known.digits)}"
+                        for row in told
+                        if row != word.row
+                    ],
                 }
             )
     return found

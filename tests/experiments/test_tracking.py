@@ -68,9 +68,10 @@ def test_a_real_wandb_offline_holds_config_curve_and_result(cli):
     assert b"test_error" in content and b"diminishing" in content and b"offline" in str(found[0]).encode()
 
 
-PAGE = """<section class="pane" id="quick" aria-label="profile quick"><svg viewBox="" class="plot"><g/></svg>
+PAGE = """<section class="pane" id="quick" aria-label="quick"><svg viewBox="" class="plot"><g/></svg>
 <svg class="spark"></svg><a href="downloads/T3_quick.csv">CSV</a><a href="downloads/T3_runs.csv">all</a>
-</section><section class="pane" id="cpu"><svg class="plot"></svg><a href="downloads/T3_cpu.csv">CSV</a></section>
+</section><section class="pane" id="cpu"><svg class="plot"></svg><a href="downloads/T3_cpu.csv">CSV</a>
+</section>
 """
 
 
