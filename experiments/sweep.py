@@ -43,7 +43,6 @@ class Outcome:
     metric: str  # what the table is about
     folder: Path  # the store
     report: bool  # whether the reports are wanted at the end
-    tracking: dict[str, Any] | None  # what a W&B mirror is told
     runs: dict[str, str]
     unfit: list[str]
     example: dict[str, Any]  # the config of one of its runs, {} without any
@@ -52,6 +51,7 @@ class Outcome:
     columns: list[str]
     on_grid: bool  # whether some run may fill a cell or a labelled row
     interrupted: bool = False
+    tracking: dict[str, Any] | None = None  # what a W&B mirror is told
 
     @property
     def exit_status(self) -> int:
@@ -92,12 +92,12 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
     noted = leave_notes(list(todo.values()), cfg, compose, folder, points)
     before = {rid: "done before" for rid in ids if rid not in todo}
     outcome = Outcome(
-        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, tracking.settings(cfg),
-        before, unfit,
+        cfg.table, cfg.profile, cfg.metric, Path(cfg.runs).resolve(), cfg.report, before, unfit,
         example=config.plain(points[0].run) if points else {},
         axes=axes(points), rows=list(dict.fromkeys(p.row for p in points)),
         columns=list(dict.fromkeys(p.column for p in points)),
         on_grid=any(on_grid(config.plain(p.run), noted, cfg.profile) for p in points[:200]),
+        tracking=tracking.settings(cfg),
     )  # fmt: skip
     for line in unfit:
         print(line, file=sys.stderr)

@@ -552,7 +552,8 @@ def test_autocast_and_low_precision(kind):
     with torch.autocast("cpu", torch.bfloat16):
         y, (h, c) = layer(x)
     assert y.dtype == h.dtype == c.dtype == torch.bfloat16  # as nn.LSTM
-    assert (y.float() - expected).abs().max() < 0.1
+    # Of all together: where eight examples or four units hardly vary, normalising enlarges the rounding.
+    assert (y.float() - expected).norm() < 0.1 * expected.norm()
     y.float().sum().backward()
     for name, value in [*layer.named_parameters(), *layer.named_buffers()]:
         assert value.dtype in (torch.float32, torch.int64), name
