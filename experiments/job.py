@@ -13,6 +13,7 @@ import hashlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import zlib
@@ -30,6 +31,7 @@ from data import stream
 from experiments import config, distributed, grid, provenance, store, tracking
 
 PARTS = ("train", "val", "test")
+BEAT = 30.0  # seconds between heartbeats while the training says nothing
 
 
 class Interrupted(Exception):
@@ -246,6 +248,7 @@ class Job:
         self.step, self.steps, self.examples, self.resumed = 0, 0, 0, 0
         self.rounds = self.runs[0].epochs
         self.seconds, self.cpu, self.last_beat, self.last_owner = 0.0, 0.0, 0.0, 0.0
+        self.beat_lock = threading.Lock()
         self.started = now()
         self.facts: dict[str, Any] = {}
         self.weights: list[str | None] = []
@@ -284,8 +287,7 @@ class Job:
         if len(self.ids) > 1:
             store.write(self.home / "members.json", config.canonical(self.ids).encode())
         self.resume(state)
-        with stop_requests(self.cfg.stop_file is None) as stop:
-            self.heartbeat()
+        with stop_requests(self.cfg.stop_file is None) as stop, self.beating():
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu
             # A checkpoint after the last epoch leaves nothing to train.
@@ -339,16 +341,38 @@ class Job:
     def asked_to_stop(self) -> bool:
         return self.cfg.stop_file is not None and os.path.exists(self.cfg.stop_file)
 
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beats at once and every now and then, for what goes on for minutes without a word: an evaluation of
+        a game, an epoch of a large network.
+        """
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                with contextlib.suppress(config.BadInput):  # a full disk: the training's own beat says so
+                    self.heartbeat()
+
+        self.heartbeat()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def heartbeat(self) -> None:
-        now = time.monotonic()
         if not self.first:
             return
-        if now - self.last_beat > 1:
-            self.last_beat = now
-            self.beat("running")
-        if now - self.last_owner > 60:
-            self.last_owner = now
-            store.beat_owner(self.folder, self.ids)
+        with self.beat_lock:
+            now = time.monotonic()
+            if now - self.last_beat > 1:
+                self.last_beat = now
+                self.beat("running")
+            if now - self.last_owner > 60:
+                self.last_owner = now
+                store.beat_owner(self.folder, self.ids)
 
     def beat(self, status: str) -> None:
         store.beat(
@@ -423,7 +447,7 @@ class Job:
         self.seconds, self.cpu, self.started = saved["seconds"], saved["cpu"], saved["started"]
         self.resumed = saved["resumed"] + 1
         torch.set_rng_state(saved["rng"])
-        if saved["rng_gpu"]:
+        if saved["rng_gpu"] and len(saved["rng_gpu"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(saved["rng_gpu"])
 
     # ---- records ----

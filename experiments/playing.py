@@ -10,7 +10,8 @@ import torch
 from data import games
 from experiments.replay import state_of
 
-FRAMES = 8  # of an episode that are kept to be shown
+FRAMES = 8  # of an episode that are shown
+KEPT = 512  # of an episode that are kept to choose from, and up to twice as many: an episode may be endless
 
 
 class Score(NamedTuple):
@@ -36,8 +37,9 @@ def evaluated(run: Any, net: Any, number: int, device: Any) -> Score:
     h, rng = run.replay.history, np.random.default_rng([run.seed, number, 1])
     game = games.make(run.data.name, run.data.options, int(rng.integers(2**31)))
     returned, values = 0.0, 0.0
+    stride = 1  # of the frames that are kept
     returns, recent, shown = list[float](), list[Any](), list[Any]()
-    for _ in range(run.evaluation.steps):
+    for step in range(run.evaluation.steps):
         if game.over:
             recent, returned = [game.reset()], 0.0
         action, value = best(net, recent, h, device)
@@ -46,8 +48,10 @@ def evaluated(run: Any, net: Any, number: int, device: Any) -> Score:
         found = game.step(action)
         recent = [*recent[-h + 1 :], found.frame] if h > 1 else [found.frame]
         values, returned = values + value, returned + found.reward
-        if not returns:
+        if not returns and step % stride == 0:
             shown.append(found.frame)
+            if len(shown) == 2 * KEPT:
+                shown, stride = shown[::2], 2 * stride
         if found.over:
             returns.append(returned)
     mean = sum(returns) / len(returns) if returns else returned

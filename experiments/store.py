@@ -204,10 +204,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     import torch
 
+    # One written on a GPU goes on without one; where there is one, tensors stay where they were.
+    where = None if torch.cuda.is_available() else "cpu"
     for path in sorted(folder.glob("checkpoint.*.pt"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] == path.name.split(".")[1]:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=where, weights_only=True)
             return state
         path.unlink(missing_ok=True)
     return None

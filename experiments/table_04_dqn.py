@@ -199,12 +199,7 @@ class State:
         follow(self.target, self.model)
         refresh(self)
         self.weights = flat(self.model)
-        options = {k: tuple(v) if k == "betas" else v for k, v in run.optimizer.options.items()}
-        if run.optimizer.name in ("Adam", "SGD"):
-            options["fused"] = True  # one pass over the vector in place of ten
-        self.optimizer = getattr(torch.optim, run.optimizer.name)(
-            [self.weights], lr=run.optimizer.lr, **options
-        )
+        self.optimizer = optimizer(run.optimizer, self.weights)
         self.memory = Replay(run.replay.size, self.game.shape, run.replay.history)
         self.rng = np.random.default_rng(run.seed)
         self.recent: list[Any] = []  # the last frames of the episode, newest last
@@ -262,6 +257,19 @@ class State:
         self.memory.load(folder, self.memory.added)
 
 
+def optimizer(o: Optimizer, weights: Any) -> Any:
+    """The optimizer of one vector of weights, or BadInput, one line, where it refuses its options."""
+    import torch
+
+    options = {k: tuple(v) if k == "betas" else v for k, v in o.options.items()}
+    if o.name in ("Adam", "SGD") and not options.get("foreach"):
+        options.setdefault("fused", True)  # one pass over the vector in place of ten
+    try:
+        return getattr(torch.optim, o.name)([weights], lr=o.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise BadInput(f"optimizer={o.name}, options {o.options}: {e}") from e
+
+
 def stacked(frames: list[Any]) -> Any:
     import numpy as np
 
@@ -295,10 +303,15 @@ def needs(runs: Sequence[Run]) -> str:
 
 
 def allowed() -> float:
-    """Bytes that are left of a container's limit; infinity where there is none."""
+    """Bytes that are left of a container's limit, pages of files that it can drop included; infinity where
+    there is none.
+    """
     try:
-        limit, used = (Path("/sys/fs/cgroup", f"memory.{k}").read_text() for k in ("max", "current"))
-        return math.inf if limit.strip() == "max" else int(limit) - int(used)
+        limit, used, stat = (
+            Path("/sys/fs/cgroup", f"memory.{k}").read_text() for k in ("max", "current", "stat")
+        )
+        droppable = dict(line.split() for line in stat.splitlines()).get("inactive_file", 0)
+        return math.inf if limit.strip() == "max" else int(limit) - int(used) + int(droppable)
     except (OSError, ValueError):
         return math.inf
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -366,6 +367,25 @@ def test_an_evaluation_without_a_whole_episode_says_so(monkeypatch):
     assert evaluated(state)[:2] == (7.0, 0)
 
 
+@pytest.mark.parametrize("steps", [9, 64, 65, 1000])
+def test_a_long_episode_is_kept_thinned_and_shown_from_end_to_end(monkeypatch, steps):
+    """Of an episode that never ends no more than 2 KEPT frames are held; those shown are spread over it."""
+
+    class Endless(Scripted):
+        def step(self, action):
+            self.t += 1
+            return games.Step(np.full(self.shape, (self.t - 10) % 251, np.uint8), 0.0, False, False)
+
+    held = []
+    state = state_of(run(eval_steps=steps))
+    monkeypatch.setattr(playing, "KEPT", 32)
+    monkeypatch.setattr(playing, "strip", lambda frames: held.extend(int(f.max()) for f in frames) or {})
+    monkeypatch.setattr(games, "make", lambda *a: Endless())
+    assert evaluated(state).episodes == 0
+    stride = {9: 1, 64: 2, 65: 2, 1000: 16}[steps]
+    assert held == [n % 251 for n in range(1, steps + 1, stride)] and len(held) < 64
+
+
 def test_evaluations_differ_and_are_repeatable():
     state = trained(run(eval_steps=400, epochs=1), 150)
     first, again = evaluated(state), evaluated(state)
@@ -430,6 +450,37 @@ def test_a_killed_job_goes_on_bit_for_bit(composed, tmp_path, monkeypatch, norm)
     for key in ("run_id", "cell", "metrics", "curves", "weights", "steps"):
         assert a[key] == b[key], key
     assert a["status"] == "finished" and a["steps"] == 2100
+
+
+def test_a_long_evaluation_has_a_heartbeat(composed, tmp_path, monkeypatch):
+    """The evaluation here does not end before two beats were written while it went on."""
+    words = [
+        "table=T4",
+        "profile=smoke",
+        "column=breakout_minatar",
+        "row=dqn",
+        "evaluation.every=700",
+        "epochs=1",
+    ]
+    (point, *_) = grid.points([*words, "replay.first=550"], composed)
+    cfg = composed([*grid.job_overrides([point]), f"runs={tmp_path}", "threads=1"])
+    evaluated, seen = playing.evaluated, []
+
+    def slow(*args):
+        limit = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < limit:
+            (note,) = store.beats(tmp_path / "T4")
+            if note["time"] not in seen:
+                seen.append(note["time"])
+            time.sleep(0.05)
+        return evaluated(*args)
+
+    monkeypatch.setattr(job, "BEAT", 0.1)
+    monkeypatch.setattr(playing, "evaluated", slow)
+    assert set(job.run(cfg).values()) == {"finished"}
+    assert len(seen) == 3
+    (note,) = store.beats(tmp_path / "T4")
+    assert note["status"] == "finished"
 
 
 def test_the_memory_of_a_training_that_is_not_gone_on_with_is_dropped(composed, tmp_path, monkeypatch):
@@ -499,6 +550,34 @@ def test_values_out_of_range(changes, told):
     with pytest.raises(BadInput, match=told) as e:
         run(**changes)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fused"),
+    [
+        ("Adam", {}, True),
+        ("Adam", {"fused": False}, False),
+        ("SGD", {"foreach": True}, None),
+        ("SGD", {}, True),
+    ],
+)
+def test_an_optimizer_is_fused_unless_told_otherwise(name, options, fused):
+    assert state_of(run(optimizer=name, options=options)).optimizer.defaults["fused"] is fused
+
+
+@pytest.mark.parametrize("options", [{"betas": [2, 0.9]}, {"colour": 1}, {"fused": True, "foreach": True}])
+def test_options_that_an_optimizer_refuses_are_one_line(options):
+    with pytest.raises(BadInput, match="optimizer=Adam, options") as e:
+        state_of(run(optimizer="Adam", options=options))
+    assert "\n" not in str(e.value)
+
+
+def test_files_that_a_container_can_drop_are_free_memory(monkeypatch):
+    said = {"max": "1000\n", "current": "900\n", "stat": "anon 300\ninactive_file 500\nactive_file 90\n"}
+    monkeypatch.setattr(t4.Path, "read_text", lambda path: said[path.suffix[1:]])
+    assert t4.allowed() == 600
+    said["max"] = "max\n"
+    assert t4.allowed() == math.inf
 
 
 def test_a_memory_that_does_not_fit_is_refused_before_the_start(cli):
