@@ -442,13 +442,15 @@ def test_the_length_of_the_weights_has_no_effect_in_half_precision(layer, size):
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_compile(layer, mode):
-    """One graph, and by the whole compiler: outputs, gradients and statistics over three steps."""
+    """One graph, and in training by the whole compiler, C++ included, which is slow: outputs, gradients and
+    statistics over three steps.
+    """
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler")
     torch.compiler.reset()
     alone = build(layer).train(mode)
     twin = copy.deepcopy(alone)
-    compiled = torch.compile(twin, fullgraph=True)
+    compiled = torch.compile(twin, fullgraph=True, backend="inductor" if mode else "aot_eager")
     for i, x in enumerate(inputs(layer, steps=3)):
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         y = refused(layer, "fullgraph", lambda a=a: compiled(a))
