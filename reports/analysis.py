@@ -37,7 +37,8 @@ CELLS = [
 # name, "mnist5k", "" where not run; standing: same | variant | stand-in | mechanics | unknown | ""; origin:
 # measured | here | mixed | "". runs: run ids. n counts runs with a value, diverged ones included (their
 # error is 100 %).
-LIMITS = {"%": (0.0, 100.0), "share": (0.0, 1.0)}  # unit of a metric -> between what it lies
+# Unit of a metric -> between what it lies.
+LIMITS = {"%": (0.0, 100.0), "share": (0.0, 1.0), **dict.fromkeys(("epochs", "steps"), (0.0, math.inf))}
 EXTRA = ["label", "match", *CELLS]  # match: variant (row: the survey's) | norm (not in the survey; row "")
 # Of a table whose records are trials: how many data sets the number is over (0: no such), and how many trials
 # the selected runs were selected from, of how many in the grid.
@@ -387,6 +388,8 @@ def cell(
     low, high = found.low, found.high
     if metric.unit in LIMITS:  # a mean of such is known to lie there, whatever the spread of three seeds
         low, high = max(low, LIMITS[metric.unit][0]), min(high, LIMITS[metric.unit][1])
+    if metric.floor is not None:
+        low = max(low, metric.floor)
     origins = set(group.origin)
     return {
         "row": row, "column": column, "metric": metric.id,

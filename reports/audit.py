@@ -8,8 +8,14 @@ from reports import published as facts
 
 
 def entries() -> list[dict[str, Any]]:
-    """Every entry by number: the fields of published.Audit, and the tables in whose files it stands."""
-    return [{**vars(one), "tables": tables} for one, tables in facts.audit()]
+    """Every entry by number: the fields of published.Audit, with what it compares, and the tables in whose
+    files it stands.
+    """
+    sources = {entry["id"]: entry["source"] for entry in facts.index()["tables"]}
+    return [
+        {**vars(one), "tables": tables, "cite": one.cite or sources[tables[0]]}
+        for one, tables in facts.audit()
+    ]
 
 
 def kinds(found: list[dict[str, Any]]) -> dict[str, int]:

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -56,6 +57,7 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 C = {name: light for name, (light, _) in PALETTE.items()}
 ORDERED = [C[f"s{i}"] for i in range(8)]
+LINES = ("-", "--", ":", "-.")
 KINDS = [C["ink"], *(C[f"c{i}"] for i in range(1, 5))]
 STYLE: Any = {
     "svg.hashsalt": "bn",
@@ -220,7 +222,10 @@ def _categories(ax: Axes, labels: Sequence[str], xlabel: str) -> bool:
         FuncFormatter(lambda v, _: labels[round(v)] if 0 <= round(v) < len(labels) else "")
     )
     ax.set_xlabel(xlabel)
-    upright = sum(map(len, labels)) + 2 * len(labels) > 54
+    # Long in all, or two neighbours longer together than the room that a name has.
+    room = 60 / max(1, len(labels))
+    beside = max((len(a) + len(b) for a, b in pairwise(labels)), default=0)
+    upright = sum(map(len, labels)) + 2 * len(labels) > 54 or beside / 2 + 1 > room
     if upright:
         ax.tick_params(axis="x", labelrotation=90, labelsize=7.5)
     return upright
@@ -267,8 +272,8 @@ def points(
 ) -> str:
     """Values over named settings (error against alpha). linear: also where the values span a wide range.
 
-    The first two series are the published ones (survey, source: hollow and crossed marks); any further ones
-    are measured (filled, with intervals).
+    The first two series are the published ones (survey, source: hollow and crossed marks); up to four further
+    ones are measured (filled, with intervals).
 
     labels: [P] names on the x axis; series[i].x: indices into labels; y in `ylabel`'s unit.
     """
@@ -278,13 +283,15 @@ def points(
         {"marker": "x", "color": C["ink"], "ms": 5, "ls": "none"},
         {"marker": "o", "color": C["c1"], "ms": 4.5, "ls": "none"},
         {"marker": "^", "color": C["c2"], "ms": 4.5, "ls": "none"},
+        {"marker": "s", "color": C["c3"], "ms": 4.0, "ls": "none"},
+        {"marker": "D", "color": C["c4"], "ms": 3.8, "ls": "none"},
     ]
-    shift = [0.0, 0.0, 0.18, 0.36]
+    apart = 0.18 if len(series) <= 4 else 0.14
     with matplotlib.rc_context(STYLE):
         for i, s in enumerate(series):
             if not _finite(s.y):  # nothing is printed for these settings: no word of it in the legend
                 continue
-            _interval(ax, np.asarray(s.x, float) + shift[min(i, 3)], s, **marks[min(i, 3)])
+            _interval(ax, np.asarray(s.x, float) + apart * max(0, i - 1), s, **marks[i])
         ends = [v for s in series for v in [*s.low, *s.high]]
         _log_if_wide(ax, [v for s in series for v in s.y], math.inf if linear else 3.0, ends)
         upright = _categories(ax, labels, xlabel)
@@ -327,7 +334,7 @@ def curves(
     with matplotlib.rc_context(STYLE):
         for i, s in zip(places or range(len(series)), series, strict=True):
             if not ordered:
-                color, ls = KINDS[i % len(KINDS)], ("-", "--", ":")[i // len(KINDS) % 3]
+                color, ls = KINDS[i % len(KINDS)], LINES[i // len(KINDS) % len(LINES)]
             else:
                 color, ls = (
                     (ORDERED[i], "-")
@@ -359,7 +366,8 @@ def curves(
         elif whole:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if series:
-            columns = 3 if marks else 5
+            longest = max(len(s.label) for s in (*series, *marks))
+            columns = max(1, min(3 if marks else 5, int(80 / (longest + 6))))  # no wider than the axes
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, columnspacing=1.0)
         else:
             ax.text(0.5, 0.5, "no curves yet", ha="center", transform=ax.transAxes)
@@ -849,9 +857,10 @@ def spark(
         if pairs:
             path = "M" + "L".join(f"{fx(x):.1f} {fy(y):.1f}" for x, y in pairs)
             dash = ' stroke-dasharray="3 2"' if i else ""
-            out.append(
-                f'<path d="{path}" fill="none" stroke="var(--c{i + 1},{C[f"c{i + 1}"]})"{dash}/>'
-                f'<text x="{width - 10}" y="{top + 8 + 11 * i}" text-anchor="end" fill="var(--c{i + 1})">'
+            line = f'fill="none" stroke="var(--c{i + 1},{C[f"c{i + 1}"]})"{dash}'
+            out.append(  # the words in ink: as text the lines' colours are too light
+                f'<path d="{path}" {line}/><path d="M{width - 24} {top + 5 + 11 * i}h16" {line}/>'
+                f'<text x="{width - 28}" y="{top + 8 + 11 * i}" text-anchor="end">'
                 f"{html.escape(key.replace('_', ' '))}{f' ({html.escape(unit)})' if unit else ''}</text>"
             )
     return "".join(out) + "</svg>"

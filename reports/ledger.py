@@ -78,13 +78,15 @@ def source_of(line: dict[str, Any]) -> str:
 
 
 def best(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The line of one claim that says most: decided before inconclusive before neither, and of those the
-    profile with the most budget. Smoke runs decide nothing and come last.
+    """The line of one claim that counts: of the largest profile that has three seeds and every part of it,
+    whatever its verdict; where none has, of one that decides, then of one that has something. Smoke runs
+    decide nothing and come last.
     """
 
     def rank(line: dict[str, Any]) -> tuple[int, ...]:
-        how = 0 if line["ours"] in DECIDED else 1 if line["ours"] in OPEN and line["n"] > 2 else 2
-        return int(line["profile"] == "smoke"), how + (line["ours"] not in OPEN), order(line["profile"])
+        whole = line["ours"] in OPEN and line["n"] > 2 and "parts not run" not in line["rests_on"]
+        how = 0 if whole else 1 if line["ours"] in DECIDED else 2 if line["ours"] in OPEN else 3
+        return int(line["profile"] == "smoke"), how, order(line["profile"])
 
     return min(lines, key=rank)
 
@@ -94,22 +96,30 @@ def order(profile: str) -> int:
 
 
 def by_claim(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each claim its best line, and the verdict under every profile."""
+    """For each claim its best line, the verdict under every profile, and which profiles decide the
+    opposite.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault(line["claim"], []).append(line)
-    return [
-        {
-            **best(group),
-            "profiles": {line["profile"]: line for line in sorted(group, key=lambda x: order(x["profile"]))},
-        }
-        for group in groups.values()
-    ]
+    found = []
+    for group in groups.values():
+        chosen, ordered = best(group), sorted(group, key=lambda line: order(line["profile"]))
+        found.append(
+            {
+                **chosen,
+                "profiles": {line["profile"]: line for line in ordered},
+                "otherwise": [x["profile"] for x in ordered if {x["ours"], chosen["ours"]} == set(DECIDED)],
+            }
+        )
+    return found
 
 
-def counts(claims: list[dict[str, Any]]) -> dict[str, int]:
-    """Verdict -> how many claims of the fact sheets have it; those that repeat one on other data left out."""
-    found = Counter(claim["ours"] for claim in claims if not claim["repeats"])
+def counts(claims: list[dict[str, Any]], repeats: bool = False) -> dict[str, int]:
+    """Verdict -> how many claims of the fact sheets have it; repeats: and those that repeat one on other
+    data.
+    """
+    found = Counter(claim["ours"] for claim in claims if repeats or not claim["repeats"])
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 

@@ -82,14 +82,30 @@ def of_config(config: dict[str, Any]) -> list[str]:
     return found or ([norm["name"]] if norm.get("name") else [])
 
 
-def rows_of(grid: dict[str, Any]) -> dict[str, list[str]]:
-    """Method -> ids of the rows that use it, of all profiles that have been swept."""
-    found: dict[str, dict[str, None]] = {}
+def cells_of(grid: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """Method -> the cells [row, column] that use it, of all profiles that have been swept: "BN" may be one
+    layer in a convolutional network and another in an LSTM. Column "": every one of that row.
+    """
+    found: dict[str, dict[tuple[str, str], None]] = {}
     for plan in grid.get("profiles", {}).values():
         for point in plan.get("points", []):
             for method in of_config(point["config"]):
-                found.setdefault(method, {})[point["row"]] = None
-    return {method: list(rows) for method, rows in found.items()}
+                found.setdefault(method, {})[point["row"], point["column"] or ""] = None
+    return {method: [list(cell) for cell in cells] for method, cells in found.items()}
+
+
+def uses(cells: list[list[str]], row: str, column: str) -> bool:
+    return [row, column] in cells or [row, ""] in cells
+
+
+def narrowed(lines: list[dict[str, Any]], cells: list[list[str]]) -> list[dict[str, Any]]:
+    """Of what `standing` found the cells of a method alone."""
+    found = []
+    for line in lines:
+        mine = [cell for cell in line["cells"] if uses(cells, line["row"], cell["id"])]
+        if mine:
+            found.append({**line, "cells": mine})
+    return found
 
 
 def standing(report: analysis.TableReport) -> list[dict[str, Any]]:
@@ -102,6 +118,7 @@ def standing(report: analysis.TableReport) -> list[dict[str, Any]]:
         found = [c for c in cells if c["row"] == row and c["metric"] == main[c["column"]].id]
         told = [
             {
+                "id": c["column"],
                 "column": pub.group(c["column"]),
                 "data": c["data"],
                 "metric": main[c["column"]].en,
@@ -120,9 +137,10 @@ def finite(value: Any) -> float | None:
     return float(value) if value == value and math.isfinite(value) else None
 
 
-def said(published: Published, rows: list[str]) -> list[dict[str, Any]]:
-    """What a table of words says of these rows, a line a cell."""
+def said(published: Published, cells: list[list[str]]) -> list[dict[str, Any]]:
+    """What a table of words says of the rows of these cells, a line a word."""
     columns = {c.id: c.en for c in published.columns}
+    rows = {row for row, _ in cells}
     return [
         {"column": columns.get(w.column, w.column), "zh": w.zh, "en": w.en, "claims": list(w.claims)}
         for w in published.words

@@ -77,7 +77,7 @@ def overview(readme: Path, measured: Path) -> str:
         entries += mine
         for report in reports:
             claims = ledger.by_claim([e for e in mine if e["profile"] == report.profile])
-            counts = [str(n or "") for n in ledger.counts(claims).values()]
+            counts = [str(n or "") for n in ledger.counts(claims, repeats=True).values()]
             n = len(runs[runs["profile"] == report.profile])
             title = facts.load(table).title_en if report is reports[0] else ""
             name = f"T{table[1:]}" if report is reports[0] else ""
@@ -92,8 +92,9 @@ def table_of_counts(claims: list[dict[str, Any]], lines: list[str]) -> list[str]
     heads = ["table", "", "profile", "runs", *counts]
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return [
-        f"Of the {sum(counts.values())} claims that the tables are read to make, each by the profile that"
-        f" says most of it: {told}. (Those that ask the same of MinAtar, in Table 4, are not counted.)",
+        f"Of the {sum(counts.values())} claims that the tables are read to make, each by the largest profile"
+        f" with three seeds and all its parts, or by what there is: {told}. (T4's line below counts those that"
+        " ask the same of MinAtar as well.)",
         "",
         "| " + " | ".join(heads) + " |",
         "| --- | --- | --- |" + " ---: |" * (len(heads) - 3),
@@ -112,6 +113,7 @@ def found_of(claims: list[dict[str, Any]]) -> list[str]:
             f"- {c['claim']}, {tables.escape_markdown(c['sentence'])}: **{c['ours']}** (margin"
             f" {figures.number(c['margin'])}, {low} to {high}, n = {c['n']}, `{c['profile']}`{rests});"
             f" survey's figures: {c['survey']}, source: {ledger.source_of(c)}."
+            + "".join(f" `{profile}` decides the opposite." for profile in c["otherwise"])
         )
     return lines
 

@@ -224,7 +224,7 @@ def build_table(
         "planned",
         "counts",
         "verdicts",
-        "fewest",
+        "seeds",
         "seconds",
         "median_s",
         "longest_s",
@@ -235,9 +235,11 @@ def build_table(
         "text": {report.profile: tables.terminal(report) for report in reports},
         "summary": [{k: pane[k] for k in keys} for pane in panes],
         "claims": [
-            {**ledger.entry(table, r.profile, c), "rows": list(c.rows)} for r in reports for c in r.claims
+            {**ledger.entry(table, r.profile, c), "cells": [list(cell) for cell in c.cells]}
+            for r in reports
+            for c in r.claims
         ],
-        "rows": methods.rows_of(grid),
+        "methods": methods.cells_of(grid),
         "standing": {r.profile: methods.standing(r) for r in reports},
     }
 
@@ -304,14 +306,16 @@ def of_method(
     """What the page of a method shows: its rows in each table with what they reached, and their claims."""
     used = []
     for table in order:
-        rows = stamps[table].get("rows", {}).get(method.id, [])
+        cells = stamps[table].get("methods", {}).get(method.id, [])
         standing = {
-            profile: [line for line in lines if line["row"] in rows]
+            profile: methods.narrowed(lines, cells)
             for profile, lines in stamps[table].get("standing", {}).items()
         }
         standing = {profile: lines for profile, lines in standing.items() if lines}
-        mine = [c for c in claims if c["table"] == table and set(c["rows"]) & set(rows)]
-        words = methods.said(facts.load(table), rows)
+        about = [c for c in claims if c["table"] == table]
+        mine = [c for c in about if any(methods.uses(cells, *cell) for cell in c["cells"])]
+        ids = {c["claim"] for c in mine}
+        words = [w for w in methods.said(facts.load(table), cells) if ids & set(w["claims"])]
         if standing or words:
             used.append({"table": table, "standing": standing, "claims": mine, "words": words})
     return {**vars(method), "used": used, "counts": ledger.counts([c for u in used for c in u["claims"]])}

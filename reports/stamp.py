@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = ".build.json"
-VERSION = 2
+VERSION = 3
 HERE = Path(__file__).parent
 
 
@@ -55,6 +55,7 @@ def inputs(runs: Path, measured: Path, table: str) -> str:
         for p in _inside(HERE / part, deep=True)
     ]
     code += [(HERE, p) for p in sorted(HERE.glob("*.py"))]
+    code.append((HERE.parent, HERE.parent / "norms" / "build.py"))  # what the pages of the methods say
     records = [(runs, p) for p in _inside(runs / table, deep=False)]
     records += [(measured, p) for p in _inside(measured / table, deep=True)]
     for root, path in code + records:

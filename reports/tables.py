@@ -253,6 +253,7 @@ LATEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "–": "--", "α": r"$\alpha$",
+    "∞": r"$\infty$", "→": r"$\to$", "≥": r"$\geq$", "×": r"$\times$", "²": r"$^2$", "−": "--",
 }  # fmt: skip
 
 

@@ -21,16 +21,19 @@ from reports.store import heavy
 CURVE = "val_error"
 STEPS, END = "metrics.steps_to_target", "metrics.steps_allowed"
 SPEED = "metrics.speed_up"
+BESIDE = "metrics.speed_beside"
 TARGET = "metrics.target"
 LOST = "metrics.diverged"  # 1 where a run diverged, 0 where not; in every table
 
 
 def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
     """The runs with STEPS; END, the steps that a run had, which a miss is known to exceed; SPEED, the target
-    row's steps divided by the run's (0: a miss); TARGET, the validation error to reach.
+    row's steps divided by the run's (0: a miss); BESIDE, the steps to the same target of the row that the
+    published file sets beside, divided by the run's (infinity: that row missed it, NaN: both did); TARGET,
+    the validation error to reach.
     """
     if runs.empty:
-        return runs.assign(**dict.fromkeys((STEPS, END, SPEED, TARGET), pd.Series(dtype=float)))
+        return runs.assign(**dict.fromkeys((STEPS, END, SPEED, BESIDE, TARGET), pd.Series(dtype=float)))
     curves = [usable(c) for c in heavy(runs, "curves")]
     targets: dict[tuple[Any, ...], float] = {}
     own: dict[tuple[Any, ...], float] = {}
@@ -52,13 +55,18 @@ def added(runs: pd.DataFrame, published: Published) -> pd.DataFrame:
         steps.append(time_to_target(curve["step"], curve[CURVE], targets[key]) if curve else math.inf)
         # a run that diverged would not have got there with the rest of its steps either
         ends.append(curve["step"][-1] / curve["epoch"][-1] * float(epochs) if curve else 0.0)
-    speed = [
-        own.get(key, math.nan) / s if s and not math.isnan(s) else math.nan
-        for key, s in zip(keys, steps, strict=True)
-    ]
+    speed = [ratio(own.get(key, math.nan), s) for key, s in zip(keys, steps, strict=True)]
+    cells = zip(rows, runs["match"] == "cell", places, steps, strict=True)
+    others = {place: s for row, mine, place, s in cells if mine and row == published.beside}
+    beside = [ratio(others.get(place, math.nan), s) for place, s in zip(places, steps, strict=True)]
     wanted = [targets.get(key, math.nan) for key in keys]
-    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed, TARGET: wanted}
+    found: dict[str, Any] = {STEPS: steps, END: ends, SPEED: speed, BESIDE: beside, TARGET: wanted}
     return runs.assign(**found)
+
+
+def ratio(one: float, other: float) -> float:
+    """NaN where it says nothing."""
+    return math.nan if not other or (math.isinf(one) and math.isinf(other)) else one / other
 
 
 def usable(curves: Any) -> dict[str, list[Any]] | None:

@@ -46,7 +46,7 @@ class ClaimResult:
     components: list[Component] = field(default_factory=list)
     says: str = ""  # what the source says where it prints no figures, as in published.Claim
     repeats: str = ""
-    rows: tuple[str, ...] = ()  # whose cells it compares
+    cells: tuple[tuple[str, str], ...] = ()  # (row, column) of those that it compares
     effect: float | None = None  # margin over the sd of one seed's margin, of the part that decides
     needed: float | None = None  # of an inconclusive claim: seeds that would decide it; infinity: none would
     seeds: tuple[float, ...] = ()  # the margin of each seed alone
@@ -121,7 +121,9 @@ def result(
         components=components,
         says=claim.says,
         repeats=claim.repeats,
-        rows=tuple(dict.fromkeys(row for part in parts for row, *_ in sorted(cells_of(part.margin)))),
+        cells=tuple(
+            dict.fromkeys((row, column) for part in parts for row, column, _ in sorted(cells_of(part.margin)))
+        ),
         **told_more,
     )
 

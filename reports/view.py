@@ -54,7 +54,7 @@ def pane(report: analysis.TableReport, everything: pd.DataFrame, grid: dict[str,
         "extra": extra_rows(report),
         "deviations": report.deviations.to_dict("records"),
         "verdicts": {v: sum(c.verdict == v for c in report.claims) for v in analysis.VERDICTS},
-        "fewest": min((c.n for c in report.claims if c.margin is not None), default=None),
+        "seeds": sorted({c.n for c in report.claims if c.margin is not None}),
         "commands": own.commands(report, plan),
     }
 

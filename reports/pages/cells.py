@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -148,7 +149,8 @@ def by_row(
         series("source", "source paper"),
         series("mean", "ours, 95 % interval"),
     ]
-    name, labels = f"{metric}-{slug(report.profile)}-{column}-{len(rows)}", [names[row] for row in rows]
+    which = hashlib.sha256(" ".join(rows).encode()).hexdigest()[:6]  # a page may have two of as many rows
+    name, labels = f"{metric}-{slug(report.profile)}-{column}-{which}", [names[row] for row in rows]
     title = titled(report, column)
     return figures.points(name, title, labels, lines, xlabel="row", ylabel=label, linear=linear)
 

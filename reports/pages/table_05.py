@@ -149,5 +149,7 @@ def files(report: analysis.TableReport) -> dict[str, str]:
 
 
 def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """None for single cells: each is an average over all sets."""
-    return []
+    """(row, the command that runs its search on every set); its rank needs the other rows' as well."""
+    names = {row.id: row.en for row in report.published.rows}
+    start = f"python -m experiments -m table=T5 profile={report.profile}"
+    return [(names[p["row"]], f"{start} row={p['row']}") for p in plan.get("points", []) if p["row"] in names]

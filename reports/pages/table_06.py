@@ -192,5 +192,12 @@ def files(report: analysis.TableReport) -> dict[str, str]:
 
 
 def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """None for single cells: each needs its whole search."""
-    return []
+    """(cell, the command that runs its whole search) for every row and depth of the profile's grid."""
+    names = {row.id: row.en for row in report.published.rows}
+    start = f"python -m experiments -m table=T6 profile={report.profile}"
+    return [
+        (f"{names[p['row']]}, {depth} layers", f"{start} row={p['row']} model.layers={depth}")
+        for p in plan.get("points", [])
+        if p["row"] in names
+        for depth in p.get("axes", {}).get("model.layers", [])
+    ]

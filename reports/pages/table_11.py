@@ -16,7 +16,7 @@ from reports.pages.cells import by_seed, cell, columns_of, learning, of_cells, t
 from reports.pages.cells import commands as commands
 from reports.statistics import Sample, summary
 
-SHOWN = ["test_error", "steps_to_target", "time_ratio", "spread", "log2_largest", "drift"]
+SHOWN = ["test_error", "steps_to_target", "speed_beside", "time_ratio", "spread", "log2_largest", "drift"]
 IN_README = ["test_error", "time_ratio"]
 RUN_METRIC = "test_error"
 NOTE = (
@@ -56,19 +56,19 @@ TRAINED = ("mlp", "cnn", "rnn")
 FEW = ("cnn_groups_4", "cnn_labels")
 # The figures beside a cell of words, by its column, or by method and column: (column of the records, metric).
 BESIDE: dict[str, list[tuple[str, str]]] = {
-    "convergence": [(c, "speed_up") for c in TRAINED],
+    "convergence": [(c, m) for c in TRAINED for m in ("speed_up", "speed_beside")],
     "cost": [(c, m) for c in COST.values() for m in ("time_ratio", "peak_ratio")],
     "advantages": [(SCALES, "spread"), (RATES, "log2_largest"), ("rate_mlp", "log2_largest")],
     "drawbacks": [("mlp", "gap"), ("cnn", "gap")],
     "applications": [(c, "test_error") for c in TRAINED],
     "bn drawbacks": [(SIZES, "error_at_2"), (SIZES, "error_at_32"), ("cnn", "disagreement")],
-    "normprop convergence": [(c, m) for c in TRAINED for m in ("speed_up", "wobble")],
+    "normprop convergence": [(c, m) for c in TRAINED for m in ("speed_up", "speed_beside", "wobble")],
     "normprop advantages": [(SIZES, "error_at_1"), (SIZES, "error_at_128"), ("mlp", "ks_output")],
     "normprop drawbacks": [("cnn", "gap"), (DROPOUT, "error_at_0"), (DROPOUT, "error_at_0.2")],
-    "br convergence": [(c, "speed_up") for c in ("cnn", *FEW)],
+    "br convergence": [(c, m) for c in ("cnn", *FEW) for m in ("speed_up", "speed_beside")],
     "br applications": [(c, "test_error") for c in FEW],
     "br drawbacks": [(c, "time_ratio") for c in COST.values()],
-    "dbn convergence": [(c, m) for c in TRAINED for m in ("speed_up", "wobble")],
+    "dbn convergence": [(c, m) for c in TRAINED for m in ("speed_up", "speed_beside", "wobble")],
     "dbn advantages": [("mlp", "disagreement"), ("cnn", "disagreement")],
     "dbn drawbacks": [(SIZES, "error_at_2"), (SIZES, "error_at_32")],
     "ln advantages": [("rnn", "test_error"), ("rnn", "speed_up"), ("rnn", "disagreement")],
@@ -116,7 +116,7 @@ def varied(report: analysis.TableReport, column: str) -> str:
     for place, row in enumerate(report.published.main_rows):
         found = store.heavy(runs[runs["row"] == row.id], "curves")
         pairs = [(c["value"], c["test_error"]) for c in found if c and c.get("value") and c.get("test_error")]
-        if len((line := figures.mean_curve(row.en, pairs)).x):
+        if len((line := figures.mean_curve(short(row.en), pairs)).x):
             lines.append((place, line))
     if not lines:
         return ""
@@ -150,7 +150,11 @@ def cost(report: analysis.TableReport, network: str) -> str:
 
 def short(name: str) -> str:
     """What stands in brackets at the end of a row's name, or the name."""
-    return name[name.rindex("(") + 1 : -1] if name.endswith(")") else name.split(" ")[0]
+    return name[name.rindex("(") + 1 : -1] if name.endswith(")") else name.removesuffix(" normalisation")
+
+
+def names(report: analysis.TableReport) -> dict[str, str]:
+    return {row.id: short(row.en) for row in report.published.main_rows}
 
 
 def depth(report: analysis.TableReport) -> str:
@@ -164,7 +168,9 @@ def depth(report: analysis.TableReport) -> str:
             x = list(range(1, len(told[0]) + 1))
             sides = [(min(v), max(v)) for v in zip(*told, strict=True)]
             middle = [math.sqrt(low * high) for low, high in sides]
-            lines.append((place, Series(row.en, x, middle, [s[0] for s in sides], [s[1] for s in sides])))
+            lines.append(
+                (place, Series(short(row.en), x, middle, [s[0] for s in sides], [s[1] for s in sides]))
+            )
             break
     if not lines:
         return ""
@@ -185,7 +191,7 @@ def draw(report: analysis.TableReport) -> list[dict[str, Any]]:
     ran = columns_of(report)
     trained = [c for c in ran if c not in (*VARIED, *COST.values(), "depth_mlp")]
     found = [
-        [learning(report, c, "val_error", "validation error (%)") for c in trained],
+        [learning(report, c, "val_error", "validation error (%)", names=names(report)) for c in trained],
         [varied(report, c) for c in VARIED if c in ran],
         [cost(report, network) for network in COST],
         [depth(report)],

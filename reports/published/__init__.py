@@ -59,6 +59,7 @@ class Metric:
     printed: str | None = None
     claim: str | None = None
     per_example: bool = False  # True: a mean over test examples, so records' `wrong` masks or `scores` apply
+    floor: float | None = None  # what no mean of it can lie below
     diverged: float | None = None  # what a diverged run counts as; by default 100 for a metric in %
     comparable: bool = (
         True  # False: ours and the printed numbers have different scales, only their order compares
@@ -113,6 +114,7 @@ class Audit:
     kind: str
     consequence: str
     mark: str
+    cite: str = ""  # what is compared with; "": the table's source
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Published:
     # column -> data set -> [pictures to train and validate on, to test on] of the paper's data
     sizes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     target: str = ""  # the row whose best validation accuracy is the others' target
+    beside: str = ""  # a row that the others' steps to the target are divided into as well
     relative_to: str = ""  # the row by whose mean over seeds the main metric is divided, as relative.py says
     lengths: dict[str, float] = field(default_factory=dict)  # column -> steps of training as published
     words: tuple[Word, ...] = ()

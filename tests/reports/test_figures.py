@@ -177,3 +177,23 @@ def test_contrast_meets_wcag_aa(dark: bool) -> None:
 
 def test_spark_of_nothing_is_nothing() -> None:
     assert figures.spark("x", {}) == "" and figures.spark("x", {"epoch": [1], "test_error": [None]}) == ""
+
+
+def test_twenty_curves_differ_in_colour_or_line():
+    series = [Series(f"line {i}", [1, 2], [float(i), i + 1.0]) for i in range(20)]
+    svg = figures.curves("c", "t", series, ylabel="y", ordered=False)
+    styles = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="([^"]*)"', svg)
+    drawn = [s for s in styles if "stroke" in s and "--grid" not in s]
+    assert len(drawn) == len(set(drawn)) == 20
+
+
+def test_four_measured_series_have_marks_and_places_of_their_own():
+    nothing = [Series("survey", [], []), Series("source", [], [])]
+    ours = [Series(f"ours {i}", [0], [1.0], [1.0], [1.0]) for i in range(4)]
+    svg = figures.points("p", "t", ["a", "b"], nothing + ours, xlabel="x", ylabel="y")
+    marks = re.findall(r'<use (?:xlink:)?href="#([^"]+)" x="([0-9.]+)"', svg)
+    groups = {}
+    for name, x in marks:
+        groups.setdefault(name, []).append(float(x))
+    filled = [xs for xs in groups.values() if 0 < len(xs) <= 2]
+    assert len({round(xs[0], 1) for xs in filled}) >= 4

@@ -76,21 +76,31 @@ def test_words_stand_only_where_the_source_has_no_figures():
 # ------------------------------------------------------------------------------------------------- lines
 
 
-def test_the_line_that_says_most():
+def test_the_line_that_counts():
     quick, cpu = line(), line(profile="cpu", ours="inconclusive", n=5)
     smoke = line(profile="smoke", ours="contradicted")
-    assert ledger.best([cpu, quick, smoke]) is quick  # decided before open, whatever smoke says
+    assert ledger.best([quick, cpu, smoke]) is cpu  # the larger budget, whatever either finds
     decided = line(profile="cpu", ours="contradicted", n=5)
-    assert ledger.best([quick, decided]) is decided  # then the larger budget
+    assert ledger.best([quick, decided]) is decided
     one_seed = line(profile="cpu", ours="inconclusive", n=1)
+    assert ledger.best([one_seed, quick]) is quick
     assert ledger.best([one_seed, line(ours="inconclusive", n=3)])["profile"] == "quick"
+    parts = line(profile="cpu", ours="inconclusive", n=5, rests_on="1 of 3 parts not run")
+    assert ledger.best([parts, quick]) is quick
     idle = line(profile="cpu", ours="not run", margin=None, n=0)
-    assert ledger.best([idle, one_seed]) is one_seed
+    assert ledger.best([idle, one_seed]) is one_seed and ledger.best([idle, parts]) is parts
+
+
+def test_who_decides_the_opposite_is_named():
+    cpu = line(profile="cpu", ours="contradicted", n=5)
+    assert [c["otherwise"] for c in ledger.by_claim([line(), cpu])] == [["quick"]]
+    assert ledger.by_claim([line(ours="inconclusive"), cpu])[0]["otherwise"] == []
 
 
 def test_counts_leave_repeated_claims_out():
     claims = ledger.by_claim([line(), line("T4.M1", repeats="T4.C1"), line("T3.C2", ours="not run")])
     assert ledger.counts(claims) == {**dict.fromkeys(verdicts.VERDICTS, 0), "supported": 1, "not run": 1}
+    assert ledger.counts(claims, repeats=True)["supported"] == 2
 
 
 def test_what_surprises():
@@ -181,16 +191,24 @@ def test_formulas_are_escaped():
     assert methods.formula("<b> mu_B") == "&lt;b&gt; μ<sub>B</sub>"
 
 
-def test_rows_of_a_method_are_read_off_the_grid():
+def test_cells_of_a_method_are_read_off_the_grid():
     points = [
-        {"row": "a", "config": {"norm": {"name": "batch"}}},
-        {"row": "b", "config": {"norm": {"name": "none"}}},
-        {"row": "c", "config": {"norm": {"name": "batch"}, "method": "adabn_coral"}},
-        {"row": "a", "config": {"norm": {"name": "batch"}}},
-        {"row": "d", "config": {}},
+        {"row": "a", "column": "cnn", "config": {"norm": {"name": "batch"}}},
+        {"row": "a", "column": "rnn", "config": {"norm": {"name": "lstm_batch"}}},
+        {"row": "b", "column": None, "config": {"norm": {"name": "none"}}},
+        {"row": "c", "column": "cnn", "config": {"norm": {"name": "batch"}, "method": "adabn_coral"}},
+        {"row": "a", "column": "cnn", "config": {"norm": {"name": "batch"}}},
+        {"row": "d", "column": "cnn", "config": {}},
     ]
-    grid = {"profiles": {"quick": {"points": points}, "cpu": {"points": points}}}
-    assert methods.rows_of(grid) == {"batch": ["a"], "none": ["b"], "adabn": ["c"], "coral": ["c"]}
+    found = methods.cells_of({"profiles": {"quick": {"points": points}, "cpu": {"points": points}}})
+    assert found == {
+        "batch": [["a", "cnn"]], "lstm_batch": [["a", "rnn"]], "none": [["b", ""]],
+        "adabn": [["c", "cnn"]], "coral": [["c", "cnn"]],
+    }  # fmt: skip
+    line = {"row": "a", "cells": [{"id": "cnn", "mean": 1.0}, {"id": "rnn", "mean": 2.0}]}
+    assert methods.narrowed([line], found["lstm_batch"]) == [{"row": "a", "cells": [line["cells"][1]]}]
+    assert methods.narrowed([{**line, "row": "b"}], found["none"]) == [{**line, "row": "b"}]
+    assert methods.narrowed([line], found["none"]) == []
 
 
 # --------------------------------------------------------------------------------------------- the pages

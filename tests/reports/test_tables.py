@@ -178,3 +178,12 @@ def test_what_rounding_leaves_of_a_margin_is_zero() -> None:
         "0.00123",
         "-2.5",
     ]
+
+
+def test_latex_has_no_letter_that_pdflatex_stops_at():
+    """Names and signs of every table, infinite figures among them."""
+    known = [published.load(entry["id"]) for entry in published.index()["tables"] if entry["built"]]
+    names = [row.en for table in known for row in table.rows]
+    names += [column.group for table in known for column in table.columns]
+    for text in [*names, "∞ (2 missed)", "A→W", "±", "–", "≥"]:
+        assert tables.escape_latex(text).isascii(), text
