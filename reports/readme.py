@@ -93,7 +93,7 @@ def table_of_counts(claims: list[dict[str, Any]], lines: list[str]) -> list[str]
     told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     return [
         f"Of the {sum(counts.values())} claims that the tables are read to make, each by the largest profile"
-        f" with three seeds and all its parts, or by what there is: {told}. (T4's line below counts those that"
+        f" with three seeds and all its parts, or by what there is: {told}. (T4's line counts those that"
         " ask the same of MinAtar as well.)",
         "",
         "| " + " | ".join(heads) + " |",

@@ -3,10 +3,11 @@
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from scipy import stats
 
-from reports import claims, published, relative, site, store
+from reports import claims, published, relative, site, store, targets
 from reports.analysis import analyse
 from reports.pages import table_11 as page
 from tests.reports import synthetic_functional as make
@@ -30,6 +31,28 @@ def built(tmp_path_factory):
 def report(built):
     loaded = store.load(built[0] / "runs", None)
     return analyse(loaded.frame, loaded.grid["T11"], loaded.paper.get("T11", {}), T11, "quick", 0)
+
+
+def test_steps_beside_bns_are_of_the_same_seed():
+    """To the target 10 of each seed: none has 400 steps, BN 100, 100 and never, LN 200, never and 300."""
+    steps = {"none": (400, 400, 400), "bn": (100, 100, None), "ln": (200, None, 300)}
+    records = []
+    for row, by_seed in steps.items():
+        for seed, reached in enumerate(by_seed):
+            val = [10.0 if reached and step >= reached else 20.0 for step in (100, 200, 300, 400)]
+            curves = {"step": [100, 200, 300, 400], "epoch": [1, 2, 3, 4], "val_error": val}
+            records.append(
+                {"row": row, "column": "mlp", "seed": seed, "match": "cell", "status": "finished",
+                 "data.fingerprint": "x", "config.epochs": 4.0, "curves": curves}
+            )  # fmt: skip
+    runs = pd.DataFrame(records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "heavy", lambda frame, key: list(frame[key]))
+        found = targets.added(runs, T11)
+    beside = found.groupby("row")["metrics.speed_beside"].apply(list)
+    assert beside["none"] == [0.25, 0.25, math.inf] and beside["bn"][:2] == [1, 1]
+    assert beside["ln"] == [0.5, 0.0, math.inf] and math.isnan(beside["bn"][2])  # neither says nothing
+    assert found.groupby("row")["metrics.speed_up"].apply(list)["ln"] == [2, 0, 400 / 300]
 
 
 def test_words_are_the_surveys():

@@ -455,3 +455,17 @@ def test_constants_are_borrowed_from_the_other_unit(tmp_path: Path) -> None:
     ]
     steps = next(row for row in rows if row[3] == "steps")
     assert "–" not in [cell.strip() for cell in steps], "a constant alpha does not depend on what m counts"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["T2", "T6", "T11"])
+def test_pages_of_what_was_measured_hold_together(table, tmp_path):
+    """Of the committed records: links, ids, names of pictures; every command names a row of the grid."""
+    measured = tmp_path / "measured"
+    shutil.copytree(Path(site.__file__).parent / "measured" / table, measured / table)
+    site.build(tmp_path / "runs", tmp_path / "out", measured)
+    page = check_site(tmp_path / "out")[site.page_name(table)]
+    grid = json.loads((measured / table / "grid.json").read_text(encoding="utf-8"))
+    rows = {p["row"] for plan in grid["profiles"].values() for p in plan["points"]}
+    commands = re.findall(rf"experiments -m table={table} profile=\S+ [^<]*row=(\w+)", page.raw)
+    assert commands and set(commands) <= rows
