@@ -174,6 +174,23 @@ def identity(run: Any) -> dict[str, Any]:
     return out
 
 
+def defaults(schema: type) -> dict[str, Any]:
+    """The declared defaults of a run's fields, {"data": {"share": 1.0}}: what a config without the key means.
+    Old records lack keys that came later.
+    """
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(schema):
+        hint = _hints(schema)[f.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            if inner := defaults(hint):
+                found[f.name] = inner
+        elif f.default is not dataclasses.MISSING:
+            found[f.name] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+    return found
+
+
 def run_id(run: Any, fingerprint: str) -> str:
     return digest({"run": identity(run), "data": fingerprint})
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import importlib
 import itertools
 import os
 import signal
@@ -373,6 +374,7 @@ def write_grid(
         "primary": dict(base.get("primary", {})),
         "trials": list(base.trials),
         "conf": _conf_digest(),
+        "defaults": config.defaults(importlib.import_module(base.module).Run),
         "profiles": {},
     }
     if old.get("conf") == note["conf"]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
@@ -86,12 +86,18 @@ def load(
     store, tables = Store(pd.DataFrame(columns=ALWAYS)), []
     names = {p.name for folder in (runs, measured) if folder for p in folder.glob("T*") if p.is_dir()}
     for name in sorted(names & {table} if table else names, key=lambda text: (len(text), text)):
-        store.grid[name], store.paper[name] = _grid(name, runs, measured), _paper(name, runs, measured)
+        grid, paper = _grid(name, runs, measured), _paper(name, runs, measured)
+        defaults = grid.get("defaults", {})
+        for plan in grid.get("profiles", {}).values():
+            for point in plan.get("points", []):
+                point["config"] = filled(point["config"], defaults, leave=point.get("axes", {}))
+        store.grid[name] = grid
+        store.paper[name] = {key: filled(config, defaults) for key, config in paper.items()}
         found, damaged = _records(runs / name, Path(cache) if cache else None)
-        tables.append(_with(found, "origin", "here"))
+        tables.append(_with(_filled(found, defaults), "origin", "here"))
         if measured and (file := measured / name / "records.parquet").exists():
             found, more = _parse(_snapshot_lines(file))
-            tables.append(_with(found, "origin", "measured"))
+            tables.append(_with(_filled(found, defaults), "origin", "measured"))
             damaged += sum(more.values())
         store.damaged[name] = damaged
     if tables:
@@ -115,6 +121,38 @@ def _paper(name: str, runs: Path, measured: Path | None) -> dict[str, Any]:
     files = sorted((runs / name / "paper").glob("*.json"))
     here = {file.stem: _json(file).get("config", {}) for file in files}
     return {**kept, **here}
+
+
+def filled(
+    config: dict[str, Any], defaults: dict[str, Any], path: str = "", leave: Container[str] = ()
+) -> dict[str, Any]:
+    """The config with every key that the code declares a default for: a record or grid from before a key came
+    means its default. `leave`: dotted keys that are not the config's to say, but an axis'.
+    """
+    whole = dict(config)
+    for key, value in defaults.items():
+        if isinstance(value, dict) and value:
+            if isinstance(config.get(key), dict):
+                whole[key] = filled(config[key], value, f"{path}{key}.", leave)
+        elif f"{path}{key}" not in leave:
+            whole.setdefault(key, value)
+    return whole
+
+
+def _filled(table: pa.Table, defaults: dict[str, Any]) -> pa.Table:
+    """The same for the configs of records, and the columns that come of them."""
+    if not defaults or not len(table):
+        return table
+    column = table["config"].combine_chunks()
+    texts = column.dictionary.to_pylist()
+    whole = [canonical(filled(orjson.loads(text), defaults)) for text in texts]
+    if whole == texts:
+        return table
+    configs = pa.array(whole, pa.string()).take(column.indices).dictionary_encode()
+    table = table.drop_columns([n for n in table.column_names if n == "config" or n.startswith("config.")])
+    for name, values in {"config": configs, **_expanded("config", configs)}.items():
+        table = table.append_column(name, values)
+    return table
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from experiments import __main__ as main
 from experiments import config, grid, store, sweep
 from experiments.config import BadInput
 from experiments.job import distinct_data
+from reports import matching
+from reports import store as records
 
 
 @pytest.fixture
@@ -248,3 +250,18 @@ def test_a_typed_root_without_the_set_is_told(composed, tmp_path, monkeypatch, c
     for _ in range(2):
         sweep.fingerprint(point, composed)
     assert capsys.readouterr().err.count("nothing of kjv is there") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["T1", "T2", "T3", "T4", "T7", "T8", "T9"])
+def test_committed_records_fill_the_grid_as_it_is_composed_today(table, composed, tmp_path):
+    """A sweep of one cell, or `make status`, leaves a grid of today's keys beside records of older ones."""
+    measured = config.CONF.parent / "reports" / "measured"
+    sweep.write_grid(table, composed, tmp_path / table, profile="quick")
+    counts = []
+    for runs in (tmp_path / "nothing", tmp_path):
+        loaded = records.load(runs, measured, table=table)
+        mine = loaded.frame[loaded.frame["table"] == table]
+        found = matching.matched(mine, loaded.grid[table], "quick")
+        counts.append(found[["match", "row", "column"]].value_counts().to_dict())
+    assert counts[0] == counts[1] and counts[0]

@@ -248,3 +248,26 @@ def test_population_null_or_not(runs):
     frame = store.load(runs).frame.sort_values("seed")
     assert frame["population.members"].isna().tolist() == [True, False]
     assert frame["population.members"].iloc[1] == 10
+
+
+def test_a_record_from_before_a_key_came_means_its_default(runs):
+    """The grid says what a key without a value means; an axis of a search is none of the config's."""
+    records = [make.record("a1", "mnist", seed) for seed in range(2)]
+    make.write_shard(runs, records)
+    old = store.load(runs).frame
+    file = runs / "T3" / "grid.json"
+    grid = json.loads(file.read_text())
+    grid["defaults"] = {"data": {"share": 1.0}, "optimizer": {"lr": 7.0}, "placement": "x", "gone": {"a": 1}}
+    for point in grid["profiles"]["quick"]["points"]:
+        point["config"]["data"]["share"] = 1.0
+    file.write_text(json.dumps(grid))
+    loaded = store.load(runs)
+    assert list(loaded.frame["config.data.share"]) == [1, 1]
+    assert list(loaded.frame["config.optimizer.lr"]) == [0.01, 0.01]  # said, so it stays
+    assert "config.gone.a" not in loaded.frame  # of a part that these configs do not have
+    points = {store.canonical(p["config"]) for p in loaded.grid["T3"]["profiles"]["quick"]["points"]}
+    assert set(loaded.frame["config"]) <= points and not set(old["config"]) & points
+    assert store.filled({"data": {}}, grid["defaults"], leave={"data.share"}) == {
+        "data": {},
+        "placement": "x",
+    }
