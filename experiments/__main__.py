@@ -36,6 +36,11 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    except PermissionError as e:
+        if debug or not e.filename:
+            raise
+        print(f"{e.filename}: {e.strerror}; give yourself the right, or another folder", file=sys.stderr)
+        return 2
     except (BadInput, HydraException, OmegaConfBaseException) as e:
         if debug:
             raise

@@ -26,7 +26,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, Transformer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data import is_game, is_table, is_text
@@ -156,6 +156,10 @@ def expand(overrides: list[str], compose: Compose) -> list[dict[str, str]]:
     return sorted(found, key=order)
 
 
+def many(value: Any) -> bool:
+    return isinstance(value, list | ListConfig) and len(value) > 1
+
+
 def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> list[dict[str, list[str]]]:
     """The table's sub-grids with what was typed put in, each as {key: values as typed}. `variants`: with
     those that are another variant than the primary one, and so no points of the table.
@@ -166,6 +170,13 @@ def subgrids(overrides: list[str], compose: Compose, variants: bool = True) -> l
     cfg = compose(first)
     table_module(cfg)
     own = listed(cfg) or [{}]
+    for key in NAMING:
+        if key in mine and mine[key] != ["null"] and not any(key in g for g in own):
+            varied = dict.fromkeys(k for g in own for k in g if k != "seed" and many(g[k]))
+            raise BadInput(
+                f"{key}={','.join(mine[key])}: {cfg.table} has no {key}s to choose by name; its points differ"
+                f" in {', '.join(varied) or 'nothing but the seed'}"
+            )
     selecting = [k for k in mine if (k in NAMING or is_group(k)) and any(k in g for g in own)]
     kept = list(own)
     for key in sorted(selecting, key=lambda k: k not in NAMING):

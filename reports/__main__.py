@@ -98,7 +98,10 @@ def build(options: dict[str, str]) -> int:
             loaded = store.load(runs, measured, table=table)
             site.check_profile(profile, loaded.frame, *loaded.grid.values())
         new = site.build(runs, out, measured)
-    for table in [options["table"]] if "table" in options else built:
+    for table in [] if "table" in options else built:
+        chosen(options.get("profile"), {}, new["tables"][table]["known"])
+        print(line_of(table, new["tables"][table]["summary"], options.get("profile")))
+    for table in [options["table"]] if "table" in options else []:
         text = new["tables"][table]["text"]
         wanted = chosen(options.get("profile"), text, new["tables"][table]["known"])
         for profile in wanted:
@@ -109,10 +112,22 @@ def build(options: dict[str, str]) -> int:
         page = out / f"table_{int(table[1:]):02d}.html"
         print(f"{table}: {page.resolve().as_uri()}" + (f"#{wanted[0]}" if len(wanted) == 1 else ""))
     print(
-        f"All tables: {(out / 'index.html').resolve()}"
+        f"All tables: {(out / 'index.html').resolve().as_uri()}"
         + ("  (nothing new since the last build)" if new is old else "")
     )
     return 0
+
+
+def line_of(table: str, summary: list[dict[str, Any]], profile: str | None) -> str:
+    """A table in one line: records and verdicts of each profile. `python -m reports table=...` prints it."""
+    told = []
+    for pane in summary:
+        if profile in (None, pane["id"]):
+            counts = ", ".join(f"{n} {verdict}" for verdict, n in pane["verdicts"].items() if n)
+            told.append(
+                f"{pane['id']} ({pane['records']} runs) {counts}" if pane["records"] else "no records"
+            )
+    return f"{table:4s} " + ("; ".join(told) or f"no records of profile {profile}")
 
 
 def chosen(profile: str | None, text: dict[str, Any], known: list[str]) -> list[str]:

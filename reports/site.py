@@ -111,8 +111,12 @@ def check_profile(profile: str | None, runs: pd.DataFrame, *grids: dict[str, Any
 
 def analyse(loaded: store.Store, table: str, profile: str) -> analysis.TableReport:
     grid, paper = loaded.grid.get(table, {}), loaded.paper.get(table, {})
-    damaged = loaded.damaged.get(table, 0)
-    return analysis.analyse(of_table(loaded, table), grid, paper, facts.load(table), profile, damaged)
+    damaged, where = loaded.damaged.get(table, 0), loaded.unread.get(table, [])
+    report = analysis.analyse(of_table(loaded, table), grid, paper, facts.load(table), profile, damaged)
+    if where:
+        more = f" and {len(where) - 3} more" if len(where) > 3 else ""
+        report.notes.append(f"not read: {', '.join(where[:3])}{more}; the sweep that made it makes it again")
+    return report
 
 
 # --------------------------------------------------------------------------------------------- downloads

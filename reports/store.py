@@ -57,6 +57,7 @@ class Store:
     grid: dict[str, dict[str, Any]] = field(default_factory=dict)  # table -> grid.json
     paper: dict[str, dict[str, Any]] = field(default_factory=dict)  # table -> key -> paper-profile config
     damaged: dict[str, int] = field(default_factory=dict)  # table -> records that could not be read
+    unread: dict[str, list[str]] = field(default_factory=dict)  # table -> the files that they stand in
 
 
 class NewerSchema(ValueError):
@@ -93,13 +94,14 @@ def load(
                 point["config"] = filled(point["config"], defaults, leave=point.get("axes", {}))
         store.grid[name] = grid
         store.paper[name] = {key: filled(config, defaults) for key, config in paper.items()}
-        found, damaged = _records(runs / name, Path(cache) if cache else None)
+        found, bad = _records(runs / name, Path(cache) if cache else None)
         tables.append(_with(_filled(found, defaults), "origin", "here"))
         if measured and (file := measured / name / "records.parquet").exists():
             found, more = _parse(_snapshot_lines(file))
             tables.append(_with(_filled(found, defaults), "origin", "measured"))
-            damaged += sum(more.values())
-        store.damaged[name] = damaged
+            bad |= more
+        store.damaged[name] = sum(bad.values())
+        store.unread[name] = [str(Path(*Path(path).parts[-3:])) for path, n in sorted(bad.items()) if n]
     if tables:
         store.frame = _frame(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries())
         store.frame = store.frame.copy()  # in one piece: columns put in one by one are slow to extend
@@ -183,7 +185,8 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield from (file for file in os.scandir(entry) if file.name == name)
 
 
-def _records(folder: Path, cache: Path | None) -> tuple[pa.Table, int]:
+def _records(folder: Path, cache: Path | None) -> tuple[pa.Table, dict[str, int]]:
+    """The records of a table, and how many of which file cannot be read."""
     stats = {str(Path(file.path).absolute()): file.stat() for file in _files(folder)}
     state = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in sorted(stats.items())}
     key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
@@ -193,14 +196,14 @@ def _records(folder: Path, cache: Path | None) -> tuple[pa.Table, int]:
     changed = (path for path in state if path not in same)
     fresh, damaged = _parse((path, line, at) for path in changed for line, at in _lines(path))
     if len(same) == len(state) == len(known) and kept is not None:
-        return kept, sum(entry[2] for entry in known.values())
+        return kept, {path: entry[2] for path, entry in known.items()}
     if kept is not None:
         unchanged = kept.filter(pc.is_in(kept["file"], pa.array(sorted(same), pa.string())))
         fresh = pa.concat_tables([unchanged, fresh], promote_options="permissive")
     counts = {p: [*now, known[p][2] if p in same else damaged.get(p, 0)] for p, now in state.items()}
     if kept_file:
         _keep(kept_file, fresh, counts)
-    return fresh, sum(entry[2] for entry in counts.values())
+    return fresh, {path: entry[2] for path, entry in counts.items()}
 
 
 def _cached(file: Path | None) -> tuple[pa.Table | None, dict[str, list[int]]]:
@@ -226,8 +229,13 @@ def _keep(file: Path, table: pa.Table, files: dict[str, list[int]]) -> None:
 
 
 def _lines(path: str) -> Iterator[tuple[bytes, int]]:
-    """The records of a file as (text, offset)."""
-    with Path(path).open("rb") as stream:
+    """The records of a file as (text, offset); of one that may not be read a single one, damaged."""
+    try:
+        stream = Path(path).open("rb")  # noqa: SIM115 - closed below
+    except PermissionError:
+        yield b"", 0
+        return
+    with stream:
         if path.endswith("record.json"):
             yield stream.read(), 0
             return

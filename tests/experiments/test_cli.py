@@ -523,3 +523,15 @@ def test_help_explains_the_words_and_cfg_shows_the_resolved_point(cli):
     assert head.stdout.startswith("Re-runs the tables") and not head.stderr
     cfg = cli("--cfg", "job", "table=T3", "column=ni", "alpha=0.5")
     assert cfg.returncode == 0 and "kdd_keel" in cfg.stdout and "alpha: 0.5" in cfg.stdout
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(monkeypatch, capsys):
+    from experiments import __main__ as program
+
+    def refused(argv):
+        raise PermissionError(13, "Permission denied", "/there/T3/paper/x.json")
+
+    monkeypatch.setattr(program, "_main", refused)
+    assert program.main([]) == 2
+    told = capsys.readouterr().err
+    assert told == "/there/T3/paper/x.json: Permission denied; give yourself the right, or another folder\n"

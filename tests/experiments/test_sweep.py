@@ -252,6 +252,13 @@ def test_a_typed_root_without_the_set_is_told(composed, tmp_path, monkeypatch, c
     assert capsys.readouterr().err.count("nothing of kjv is there") == 1
 
 
+@pytest.mark.parametrize("words", [["row=a0_5"], ["row=zzz", "column=mnist"]])
+def test_a_row_where_rows_are_not_chosen_by_name(words, composed):
+    """Table 3's rows are values of alpha: another word would quietly run another cell."""
+    with pytest.raises(BadInput, match=r"T3 has no rows to choose by name; its points differ in alpha$"):
+        grid.points(["table=T3", "profile=smoke", *words], composed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["T1", "T2", "T3", "T4", "T7", "T8", "T9"])
 def test_committed_records_fill_the_grid_as_it_is_composed_today(table, composed, tmp_path):

@@ -28,16 +28,23 @@ def words(runs: Path, out: Path, *more: str) -> list[str]:
 def test_build_prints_the_comparison_and_the_page(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(runs, tmp_path / "out")) == 0
+    assert main(words(runs, tmp_path / "out", "table=T3")) == 0
     first = capsys.readouterr().out
     assert "MNIST: ours on mnist5k" in first and "1.84" in first
     assert (tmp_path / "out/table_03.html").resolve().as_uri() in first
     assert "nothing new" not in first
+    assert main(words(runs, tmp_path / "out")) == 0  # of all tables a line each
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"T{n}" for n in range(1, 12)] + ["All"]
+    assert lines[2].startswith("T3   quick (10 runs) ") and "6 inconclusive, 3 not run" in lines[2]
+    assert (tmp_path / "out/index.html").resolve().as_uri() in lines[-1]
     assert main(words(runs, tmp_path / "out", "table=T3", "profile=quick")) == 0
     again = capsys.readouterr().out
     assert "nothing new" in again and "MNIST: ours on mnist5k" in again and "table_03.html#quick" in again
-    assert main(words(runs, tmp_path / "out", "profile=cpu")) == 0
+    assert main(words(runs, tmp_path / "out", "profile=cpu", "table=T3")) == 0
     assert "T3, profile cpu: no records yet" in capsys.readouterr().out
+    assert main(words(runs, tmp_path / "out", "profile=cpu")) == 0
+    assert "T3   no records of profile cpu" in capsys.readouterr().out
 
 
 def test_nothing_new_is_found_without_pandas_or_matplotlib(runs: Path, tmp_path: Path) -> None:
@@ -172,7 +179,7 @@ def test_snapshot_then_build_without_runs(
     nothing.mkdir()
     assert main(["snapshot", "table=T3", f"runs={runs}", f"measured={measured}"]) == 0
     assert "10 records" in capsys.readouterr().out
-    assert main([f"runs={nothing}", f"out={tmp_path / 'out'}", f"measured={measured}"]) == 0
+    assert main(["table=T3", f"runs={nothing}", f"out={tmp_path / 'out'}", f"measured={measured}"]) == 0
     assert "mnist5k" in capsys.readouterr().out
     found = json.loads((tmp_path / "out/downloads/T3_quick.json").read_text(encoding="utf-8"))
     assert {cell["origin"] for cell in found["cells"] if cell["n"]} == {"measured"}

@@ -467,5 +467,5 @@ def test_pages_of_what_was_measured_hold_together(table, tmp_path):
     page = check_site(tmp_path / "out")[site.page_name(table)]
     grid = json.loads((measured / table / "grid.json").read_text(encoding="utf-8"))
     rows = {p["row"] for plan in grid["profiles"].values() for p in plan["points"]}
-    commands = re.findall(rf"experiments -m table={table} profile=\S+ [^<]*row=(\w+)", page.raw)
+    commands = re.findall(rf"experiments -m table={table} profile=\S+ [^<]*row=([\w.]+)", page.raw)
     assert commands and set(commands) <= rows

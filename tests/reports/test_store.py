@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -271,3 +272,23 @@ def test_a_record_from_before_a_key_came_means_its_default(runs):
         "data": {},
         "placement": "x",
     }
+
+
+def test_records_that_cannot_be_read_are_named(runs, monkeypatch):
+    """Damaged, or without the right to read them: the rest is read all the same."""
+    records = [make.record("a1", "mnist", seed) for seed in range(3)]
+    for record in records:
+        make.write_single(runs, record)
+    broken, locked = (runs / "T3" / r["run_id"] / "record.json" for r in records[:2])
+    broken.write_text(broken.read_text()[:-9])
+    opened = Path.open
+
+    def closed(path, *args, **kwargs):
+        if path == locked.absolute():
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    loaded = store.load(runs)
+    assert ids(loaded) == [records[2]["run_id"]] and loaded.damaged == {"T3": 2}
+    assert loaded.unread["T3"] == sorted(f"T3/{r['run_id']}/record.json" for r in records[:2])
