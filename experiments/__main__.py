@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -255,6 +256,9 @@ def one_line(e: Exception) -> str:
     first = lines[0]
     if isinstance(e, OverrideParseException):
         return f"{e.override}: cannot be read ({first})"
+    missing = re.match(r"Could not override '([^']+)'", first)
+    if missing and "is not in struct" in f"{first} {e.__cause__}":
+        return f"{missing[1]}: no such setting (python -m experiments --help lists them)"
     if "Could not find" in first and len(lines) > 2 and lines[1].startswith("Available options"):
         options = [line for line in lines[2:] if "=" not in line and not line.startswith("Config search")]
         return f"{first} (available: {', '.join(options)})"

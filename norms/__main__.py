@@ -1,4 +1,7 @@
-"""`python -m norms`: the methods, one block each: what it is, class, paper, equation, options."""
+"""`python -m norms [name ...]`: the methods, one block each: what it is, class, paper, equation, options."""
+
+import sys
+from difflib import get_close_matches
 
 from norms.build import CHOICES, METHODS, PROCEDURES, classes, options
 
@@ -29,6 +32,15 @@ def show(name: str) -> None:
         print(f"    {what + ':':9} {text or 'none'}")
 
 
+for wanted in sys.argv[1:]:
+    if wanted not in METHODS:
+        near = get_close_matches(wanted, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "python -m norms lists them"
+        print(f"no method {wanted!r}: {hint}", file=sys.stderr)
+        sys.exit(2)
+    show(wanted)
+if sys.argv[1:]:
+    sys.exit()
 print("Layers: norms.build(name, num_features, dim=1, **options), norms.convert(model, name, **options)")
 print("By program: norms.names(), norms.options(name)\n")
 for name in (name for name, method in METHODS.items() if method.make):

@@ -192,16 +192,17 @@ def run_line(run: dict[Any, Any]) -> dict[str, Any]:
 
 def run_details(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Runs with config, traceback and a small picture of the curves, all read from disk now."""
-    found = store.heavy(runs, "curves")
+    whole = store.records(runs)
+    found = [record.get("curves") for record in whole]
     return [
         {
             **run_line(run),
-            "config": json.dumps(json.loads(run["config"]), indent=1, ensure_ascii=False),
+            "config": json.dumps(record.get("config"), indent=1, ensure_ascii=False, sort_keys=True),
             "error": run.get("error") if isinstance(run.get("error"), str) else None,
             "svg": Markup(figures.spark(str(run["run_id"]), curves, *drawn(curves))) if curves else "",
             "log": log(curves) if curves else [],
         }
-        for run, curves in zip(runs.to_dict("records"), found, strict=True)
+        for run, record, curves in zip(runs.to_dict("records"), whole, found, strict=True)
     ]
 
 

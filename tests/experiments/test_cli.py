@@ -525,6 +525,12 @@ def test_help_explains_the_words_and_cfg_shows_the_resolved_point(cli):
     assert cfg.returncode == 0 and "kdd_keel" in cfg.stdout and "alpha: 0.5" in cfg.stdout
 
 
+def test_a_setting_that_there_is_not_is_one_line(cli):
+    done = cli("-m", "table=T3", "profile=smoke", "x=1")
+    assert done.returncode == 2
+    assert done.stderr == "x: no such setting (python -m experiments --help lists them)\n"
+
+
 def test_a_folder_that_may_not_be_read_is_one_line(monkeypatch, capsys):
     from experiments import __main__ as program
 

@@ -423,3 +423,19 @@ def test_norms_needs_no_other_room():
     code = "import sys, norms; print({'data', 'experiments', 'reports', 'hydra'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_the_list_of_methods_takes_names():
+    def listed(*names):
+        return subprocess.run(
+            [sys.executable, "-m", "norms", *names], capture_output=True, text=True, check=False
+        )
+
+    one = listed("renorm", "l1")
+    assert one.returncode == 0 and [line.split(":")[0] for line in one.stdout.splitlines()[::5]] == [
+        "renorm",
+        "l1",
+    ]
+    wrong = listed("renorrm")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "no method 'renorrm': did you mean renorm?\n"

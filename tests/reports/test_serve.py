@@ -44,7 +44,21 @@ def test_serves_the_pages_of_its_folder_and_nothing_else(address: str) -> None:
     for path in ("/../outside.txt", "/%2e%2e/outside.txt", "/missing.html"):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(address + path)
-        assert error.value.code == 404
+        assert error.value.code == 404 and b"<a href='/index.html'>" in error.value.read()
+
+
+def test_a_browser_that_goes_away_leaves_no_traceback(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_server(site, 0) as server:
+        for error, told in (
+            (BrokenPipeError(), False),
+            (ConnectionResetError(), False),
+            (OSError("x"), True),
+        ):
+            try:
+                raise error
+            except OSError:
+                server.handle_error(None, ("127.0.0.1", 1))
+            assert ("Traceback" in capsys.readouterr().err) is told
 
 
 def test_listens_on_this_machine_only(site: Path) -> None:
