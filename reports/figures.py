@@ -223,9 +223,9 @@ def _categories(ax: Axes, labels: Sequence[str], xlabel: str) -> bool:
     )
     ax.set_xlabel(xlabel)
     # Long in all, or two neighbours longer together than the room that a name has.
-    room = 60 / max(1, len(labels))
+    room = 54 / max(1, len(labels))
     beside = max((len(a) + len(b) for a, b in pairwise(labels)), default=0)
-    upright = sum(map(len, labels)) + 2 * len(labels) > 54 or beside / 2 + 1 > room
+    upright = sum(map(len, labels)) + 2 * len(labels) > 54 or beside / 2 + 0.5 > room
     if upright:
         ax.tick_params(axis="x", labelrotation=90, labelsize=7.5)
     return upright
@@ -286,12 +286,13 @@ def points(
         {"marker": "s", "color": C["c3"], "ms": 4.0, "ls": "none"},
         {"marker": "D", "color": C["c4"], "ms": 3.8, "ls": "none"},
     ]
-    apart = 0.18 if len(series) <= 4 else 0.14
+    # Ours to the right of what is printed; three and four of ours around the name.
+    shifts = [0.0, 0.0, 0.18, 0.36] if len(series) <= 4 else [0.0, 0.0, -0.21, -0.07, 0.07, 0.21]
     with matplotlib.rc_context(STYLE):
         for i, s in enumerate(series):
             if not _finite(s.y):  # nothing is printed for these settings: no word of it in the legend
                 continue
-            _interval(ax, np.asarray(s.x, float) + apart * max(0, i - 1), s, **marks[i])
+            _interval(ax, np.asarray(s.x, float) + shifts[i], s, **marks[i])
         ends = [v for s in series for v in [*s.low, *s.high]]
         _log_if_wide(ax, [v for s in series for v in s.y], math.inf if linear else 3.0, ends)
         upright = _categories(ax, labels, xlabel)
