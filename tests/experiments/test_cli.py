@@ -537,6 +537,8 @@ def test_a_folder_that_may_not_be_read_is_one_line(monkeypatch, capsys):
     def refused(argv):
         raise PermissionError(13, "Permission denied", "/there/T3/paper/x.json")
 
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # which main sets: put back afterwards
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
     monkeypatch.setattr(program, "_main", refused)
     assert program.main([]) == 2
     told = capsys.readouterr().err
