@@ -97,7 +97,7 @@ lint: setup ## ruff and mypy
 test: setup games ## all tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
-test-fast: setup games ## the tests without the slow ones, for the inner loop (4.5 minutes on two slow cores; 3 are the aim)
+test-fast: setup games ## the tests without the slow ones, for the inner loop (4.5 to 7 minutes on two cores; 3 are the aim)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal -m 'not slow' $(ARGS)
 
 clean: ## remove what was generated: the site, caches, build leftovers. Keeps runs/ and .venv
