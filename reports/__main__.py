@@ -98,12 +98,13 @@ def build(options: dict[str, str]) -> int:
             loaded = store.load(runs, measured, table=table)
             site.check_profile(profile, loaded.frame, *loaded.grid.values())
         new = site.build(runs, out, measured)
-    for table in [] if "table" in options else built:
-        chosen(options.get("profile"), {}, new["tables"][table]["known"])
-        print(line_of(table, new["tables"][table]["summary"], options.get("profile")))
-    for table in [options["table"]] if "table" in options else []:
-        text = new["tables"][table]["text"]
-        wanted = chosen(options.get("profile"), text, new["tables"][table]["known"])
+    for table in [options["table"]] if "table" in options else built:
+        made = new["tables"][table]
+        wanted = chosen(options.get("profile"), made["text"], made["known"])
+        if "table" not in options:
+            print(line_of(table, made["summary"], options.get("profile")))
+            continue
+        text = made["text"]
         for profile in wanted:
             print(
                 text.get(profile, f"{table}, profile {profile}: no records yet."),

@@ -207,6 +207,7 @@ def build_table(
         "all_runs": all_runs,
     }
     facts_of_table = next(t for t in index["tables"] if t["id"] == table)
+    shared["sic"] = facts_of_table.get("sic", False)
     shared["bibtex"] = [b for b in (index["survey"]["bibtex"], facts_of_table.get("bibtex")) if b]
     lines = save_runs(env, save, table, runs, shared)
     for report, pane in zip(reports, panes, strict=True):
