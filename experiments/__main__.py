@@ -258,7 +258,7 @@ def one_line(e: Exception) -> str:
         return f"{e.override}: cannot be read ({first})"
     missing = re.match(r"Could not override '([^']+)'", first)
     if missing and "is not in struct" in f"{first} {e.__cause__}":
-        return f"{missing[1]}: no such setting (python -m experiments --help lists them)"
+        return f"{missing[1]}: no such setting (python -m experiments table=T3 --help lists those of a table)"
     if "Could not find" in first and len(lines) > 2 and lines[1].startswith("Available options"):
         options = [line for line in lines[2:] if "=" not in line and not line.startswith("Config search")]
         return f"{first} (available: {', '.join(options)})"

@@ -272,6 +272,8 @@ def points(
         run = table.check(run)
         for limit in ("limit_train", "limit_eval"):
             at_least_1(f"data.{limit}", getattr(run.data, limit), none=True)
+        if is_game(run.data.name) and (typed_in := [k for k in ROWS_OF if k in assignment]):
+            raise BadInput(f"{typed_in[0]}={assignment[typed_in[0]]}: a game has no rows; leave it out")
         check_share(run.data.share, hasattr(table, "SHARE"))
         if base.pictures and is_table(run.data.name):
             raise BadInput(f"data={run.data.name}: rows of numbers; this table wants pictures")
@@ -386,6 +388,9 @@ def patterns(overrides: list[str], compose: Compose) -> list[Pattern]:
 
 def of_data(key: str) -> bool:
     return key.lstrip("+").startswith("data.") and key != "data.share"
+
+
+ROWS_OF = ("data.val_fraction", "data.limit_train", "data.limit_eval", "data.share")  # of a data set
 
 
 def check_share(share: float, taken: bool) -> None:

@@ -259,8 +259,11 @@ class Job:
         import torch
 
         cfg, run = self.cfg, self.runs[0]
-        threads = (os.cpu_count() or 1) if cfg.threads == "auto" else int(cfg.threads)
-        torch.set_num_threads(threads)
+        if cfg.threads != "auto":
+            torch.set_num_threads(int(cfg.threads))
+        elif "OMP_NUM_THREADS" not in os.environ:  # which torch has minded
+            torch.set_num_threads(os.cpu_count() or 1)
+        threads = torch.get_num_threads()
         keep_blocks()
         device = distributed.start(pick_device(cfg.device))
         datasets = load(cfg, self.runs)
@@ -287,6 +290,8 @@ class Job:
         if len(self.ids) > 1:
             store.write(self.home / "members.json", config.canonical(self.ids).encode())
         self.resume(state)
+        if self.resumed:
+            self.tell(f"goes on from step {self.step:,} of {self.steps:,}")
         with stop_requests(self.cfg.stop_file is None) as stop, self.beating():
             wall, cpu, saved = time.monotonic(), time.process_time(), time.monotonic()
             before = self.seconds, self.cpu
@@ -352,6 +357,8 @@ class Job:
             while not over.wait(BEAT):
                 with contextlib.suppress(config.BadInput):  # a full disk: the training's own beat says so
                     self.heartbeat()
+                left = self.seconds * (self.steps / self.step - 1) if self.step else None
+                self.tell(f"step {self.step:,} of {self.steps:,}, time left {clock(left)}")
 
         self.heartbeat()
         thread = threading.Thread(target=beat, daemon=True)
@@ -361,6 +368,11 @@ class Job:
         finally:
             over.set()
             thread.join()
+
+    def tell(self, line: str) -> None:
+        """On the terminal, of a run that is typed alone; of a sweep its parent tells."""
+        if self.first and self.cfg.stop_file is None:
+            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
 
     def heartbeat(self) -> None:
         if not self.first:
@@ -555,6 +567,13 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    s = int(seconds)
+    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"
 
 
 def now() -> str:

@@ -28,7 +28,7 @@ import data
 from experiments import config, grid, provenance, store, tracking
 from experiments.config import BadInput
 from experiments.grid import Compose, Point
-from experiments.job import data_options
+from experiments.job import clock, data_options
 
 Launch = Callable[
     [list[list[str]], int], Sequence[Any]
@@ -101,7 +101,7 @@ def _run(overrides: list[str], compose: Compose, launch: Launch, at_once: int | 
         tracking=tracking.settings(cfg),
     )  # fmt: skip
     for line in unfit:
-        print(line, file=sys.stderr)
+        print(f"{line}; left out" if ids and line not in absent else line, file=sys.stderr)
     if not ids:
         return outcome
     print(
@@ -249,7 +249,7 @@ def drop_unfit(
     parts = [
         f"{key}={','.join(values)}"
         for key, values in words.items()
-        if key.lstrip("+").startswith(("norm.", "model.", "optimizer.")) and key not in plain
+        if f"{key.lstrip('+')}.".startswith(("norm.", "model.", "optimizer.")) and key not in plain
     ]
     tried: dict[str, str | None] = {}
     kept, lines = [], []
@@ -263,7 +263,10 @@ def drop_unfit(
         more = [getattr(run, name, None) for name in ("placement", "method")]
         key = config.canonical([built, more, run.data.name, run.data.options])
         if key not in tried:
-            tried[key] = why = why_unfit(p, compose)
+            why = why_unfit(p, compose)
+            if why:  # what is said before the reason once is enough
+                why = why.removeprefix(f"model={run.model.name}, norm={run.norm.name}: ")
+            tried[key] = why
             if why and run.norm.name not in own:
                 lines.append(
                     f"norm={run.norm.name} does not fit model={run.model.name} on {run.data.name}: {why}"
@@ -539,10 +542,3 @@ class Progress:
             time.time() - self.begun, 1e-9
         )  # seconds of training a second: the workers in use
         return sum(done.values()), failed, work / rate if rate > 0 else None
-
-
-def clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    s = int(seconds)
-    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"

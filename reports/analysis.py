@@ -118,7 +118,7 @@ def analyse(
         cells=pd.DataFrame(cells, columns=CELLS),
         extra=pd.DataFrame(extra, columns=EXTRA),
         claims=judged(published, samples, bases, stuck, cut_short(runs, published)),
-        deviations=deviations(runs, paper, published),
+        deviations=deviations(runs, grid, paper, published),
         runs=runs,
         notes=notes + remarks(runs, grid, profile, damaged),
         stuck=stuck,

@@ -17,8 +17,18 @@ from reports.store import flat_config
 DEVIATIONS = ["column", "key", "paper", "ran", "rows"]
 
 
-def deviations(runs: pd.DataFrame, paper: dict[str, Any], published: Published) -> pd.DataFrame:
-    """Where the configs that ran differ from the paper profile's, key by key, alike ones together."""
+def deviations(
+    runs: pd.DataFrame, grid: dict[str, Any], paper: dict[str, Any], published: Published
+) -> pd.DataFrame:
+    """Where the configs that ran differ from the paper profile's, key by key, alike ones together. A column
+    that the paper profile has nothing like is held against the one that it stands for.
+    """
+    stood = {
+        (point["row"], ours): point["config"]
+        for point in grid.get("profiles", {}).get("paper", {}).get("points", [])
+        for ours, theirs in published.stands_for.items()
+        if point["column"] == theirs
+    }
     filled = runs[runs["match"] == "cell"]
     ran_rows: dict[str, set[str]] = {}
     found: dict[tuple[str, str, str], dict[str, set[str]]] = {}
@@ -26,7 +36,7 @@ def deviations(runs: pd.DataFrame, paper: dict[str, Any], published: Published) 
     for run in distinct[["row", "column", "config", "paper", "data.name"]].itertuples(index=False, name=None):
         row, column, text, key, data = run
         ran_rows.setdefault(column, set()).add(row)
-        told = paper.get(key)
+        told = paper.get(key) or stood.get((row, column))
         if told is None:  # a run has no key of a paper config where the paper profile has nothing like it
             why = "not stored" if isinstance(key, str) and key else "no such cell"
             found.setdefault(("config", why, "-"), {}).setdefault(column, set()).add(row)

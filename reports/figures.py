@@ -197,7 +197,9 @@ def _log_if_wide(ax: Axes, values: Sequence[float], factor: float = 3.0, ends: S
         typical = 2 * float(np.median(np.abs(np.asarray(_finite(ends)) - np.median(good))))
         room = max(max(good) - min(good), min(typical, max(map(abs, good))))
         low, high = max(min(_finite(ends)), min(good) - room), min(max(_finite(ends)), max(good) + room)
-        good = [*good, *([low] if low > 0 or min(good) <= 0 else []), high]
+        # On a logarithmic axis an interval down to 0 and below leaves the picture; on a linear one it counts.
+        spans = max(good) > factor * max(min(good), 0) > 0
+        good = [*good, *([] if spans and low <= 0 else [low]), high]
     positive = [v for v in good if v > 0]
     log = bool(positive) and len(positive) == len(good) and max(positive) / min(positive) > factor
     if log:
@@ -269,8 +271,10 @@ def points(
     xlabel: str,
     ylabel: str,
     linear: bool = False,
+    zero: bool = False,
 ) -> str:
     """Values over named settings (error against alpha). linear: also where the values span a wide range.
+    zero: of differences, where a line at 0 says which way they go.
 
     The first two series are the published ones (survey, source: hollow and crossed marks); up to four further
     ones are measured (filled, with intervals).
@@ -293,8 +297,10 @@ def points(
             if not _finite(s.y):  # nothing is printed for these settings: no word of it in the legend
                 continue
             _interval(ax, np.asarray(s.x, float) + shifts[i], s, **marks[i])
-        ends = [v for s in series for v in [*s.low, *s.high]]
-        _log_if_wide(ax, [v for s in series for v in s.y], math.inf if linear else 3.0, ends)
+        if zero:
+            ax.axhline(0, color=C["faint"], lw=0.8, zorder=0)
+        ends = [v for s in series for v in [*s.low, *s.high]] + [0.0] * zero
+        _log_if_wide(ax, [v for s in series for v in s.y] + [0.0] * zero, math.inf if linear else 3.0, ends)
         upright = _categories(ax, labels, xlabel)
         ax.set(title=title, ylabel=ylabel)
         if upright and max(map(len, labels)) > 10:  # their names reach down to where the legend is else

@@ -30,7 +30,7 @@ def update(readme: Path, measured: Path, table: str) -> str:
     section_in(readme, table)
     reports = of_snapshot(measured, table)
     pictures = save_pictures(reports, measured / table)
-    paths = [os.path.relpath(path, readme.parent) for path in pictures]
+    paths = {os.path.relpath(path, readme.parent): profile for path, profile in pictures.items()}
     rewrite(readme, table, section(reports, paths))
     return (
         f"{readme}: {', '.join(r.profile for r in reports)}; {len(pictures)} pictures in {measured / table}"
@@ -129,19 +129,20 @@ def of_snapshot(measured: Path, table: str) -> list[TableReport]:
     return reports
 
 
-def save_pictures(reports: list[TableReport], folder: Path) -> list[Path]:
-    """Each picture from the first of the reports that has it."""
-    out: list[Path] = []
-    found: dict[str, str] = {}
+def save_pictures(reports: list[TableReport], folder: Path) -> dict[Path, str]:
+    """Each picture from the first of the reports that has it: its file and that profile."""
+    found: dict[str, tuple[str, str]] = {}
     for report in reports:
-        found = {**pages.of(report.table).pictures(report), **found}
-    for name, svg in found.items():
+        drawn = pages.of(report.table).pictures(report)
+        found = {**{name: (svg, report.profile) for name, svg in drawn.items()}, **found}
+    out = {}
+    for name, (svg, profile) in found.items():
         (folder / f"{name}.svg").write_text(figures.on_white(svg), encoding="utf-8")
-        out.append(folder / f"{name}.svg")
+        out[folder / f"{name}.svg"] = profile
     return out
 
 
-def section(reports: list[TableReport], pictures: list[str]) -> str:
+def section(reports: list[TableReport], pictures: dict[str, str]) -> str:
     own = pages.of(reports[0].table)
     lines = [
         f"**{reports[0].title}**, {own.README}.",
@@ -157,6 +158,8 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
     lines += [
         " ".join(f'<img src="{path}" width="{96 // len(pictures)}%" alt="{own.ALT}">' for path in pictures),
         "",
+        f"Pictures: {profiles_of(pictures)}.",
+        "",
     ]
     lines += [
         "Verdicts on the claims (below three seeds always inconclusive):",
@@ -164,6 +167,14 @@ def section(reports: list[TableReport], pictures: list[str]) -> str:
         *table_of_claims(reports),
     ]
     return "\n".join(lines) + "\n"
+
+
+def profiles_of(pictures: dict[str, str]) -> str:
+    """Whose runs the pictures show: all of `cpu`, or one by one."""
+    profiles = list(pictures.values())
+    if len(set(profiles)) == 1:
+        return f"`{profiles[0]}`"
+    return ", ".join(f"{Path(path).stem} `{profile}`" for path, profile in pictures.items())
 
 
 def cells_of(report: TableReport, column: str, metric: str = "") -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from reports import analysis, figures, pages, selection, store
+from reports import analysis, figures, pages, selection, snapshot, store
 from reports.published import Metric
 from reports.tables import NONE
 
@@ -224,9 +224,10 @@ def number(value: Any) -> bool:
 
 def log(curves: dict[str, Any]) -> list[str]:
     """Points of a run's curves, evenly spread and with the last, as lines of text."""
-    n = min((len(values) for values in curves.values()), default=0)
+    n = snapshot.length_of(curves)
+    told = {k: v for k, v in curves.items() if len(v) == n and not k.startswith("strip")}  # not of an epoch
     at = sorted({round(i * (n - 1) / max(min(n, LINES) - 1, 1)) for i in range(min(n, LINES))})
-    return ["  ".join(f"{k} {value(v[i])}" for k, v in curves.items()) for i in at]
+    return ["  ".join(f"{k} {value(v[i])}" for k, v in told.items()) for i in at]
 
 
 def value(x: Any) -> str:

@@ -156,7 +156,7 @@ def gain_figure(report: analysis.TableReport, columns: list[str], name: str) -> 
     title = f"{'MinAtar' if name == 'minatar' else 'Atari'}: gain over DQN"
     return figures.points(
         f"gain-{slug(report.profile)}-{name}", title, games, lines,
-        xlabel="game", ylabel="gain (% of DQN's score)", linear=True,
+        xlabel="game", ylabel="gain (% of DQN's score)", linear=True, zero=True,
     )  # fmt: skip
 
 

@@ -172,6 +172,8 @@ class Published:
     own: dict[str, str] = field(default_factory=dict)  # names of records' columns that nobody has printed
     anchors: tuple[Anchor, ...] = ()
     references: dict[str, dict[str, float]] = field(default_factory=dict)  # column -> name -> known score
+    # column that the paper profile does not have -> the one whose settings it is held against
+    stands_for: dict[str, str] = field(default_factory=dict)
 
     @property
     def survey_rows(self) -> list[str]:

@@ -85,7 +85,8 @@ def test_sigkill_and_resume_end_bit_for_bit_as_the_uninterrupted_run(cli, tmp_pa
     run.kill()
     run.wait()
     assert found and not cli.records(), "killed before its end"
-    assert cli(*words).returncode == 0
+    again = cli(*words)
+    assert again.returncode == 0 and ": goes on from step " in again.stderr
     (resumed,) = cli.records().values()
     cli.runs = tmp_path / "straight"
     assert cli(*words).returncode == 0
@@ -286,7 +287,7 @@ def test_a_normaliser_that_does_not_fit_is_left_out_with_one_line_why(cli):
     sweep = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=instance,batch")
     assert sweep.returncode == 0 and "1 finished" in sweep.stdout
     (line,) = [x for x in sweep.stderr.splitlines() if "does not fit" in x]
-    assert line.startswith("norm=instance does not fit model=mlp")
+    assert line.startswith("norm=instance does not fit model=mlp") and line.endswith("; left out")
     only = cli("-m", "table=T3", "profile=smoke", "column=ni", "norm=instance")
     assert only.returncode == 2
     one = cli("table=T3", "profile=smoke", "column=ni", "norm=instance")
@@ -528,7 +529,8 @@ def test_help_explains_the_words_and_cfg_shows_the_resolved_point(cli):
 def test_a_setting_that_there_is_not_is_one_line(cli):
     done = cli("-m", "table=T3", "profile=smoke", "x=1")
     assert done.returncode == 2
-    assert done.stderr == "x: no such setting (python -m experiments --help lists them)\n"
+    told = "x: no such setting (python -m experiments table=T3 --help lists those of a table)"
+    assert done.stderr == f"{told}\n"
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(monkeypatch, capsys):

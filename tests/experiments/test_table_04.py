@@ -17,7 +17,7 @@ from torch import nn
 
 import norms
 from data import games
-from experiments import config, grid, job, playing, store
+from experiments import config, grid, job, playing, store, sweep
 from experiments import table_04_dqn as t4
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import q_net
@@ -591,6 +591,31 @@ def test_an_unknown_game(cli):
     done = cli("-m", "table=T4", "profile=smoke", "norm=none", "data.options.game=pong")
     assert done.returncode == 2
     assert "minatar has no game 'pong'; there are asterix, breakout" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("typed", ["data.limit_train=10", "data.share=0.5", "data.val_fraction=2"])
+def test_a_game_has_no_rows_to_choose_from(composed, typed):
+    with pytest.raises(BadInput, match=f"{typed}: a game has no rows"):
+        grid.points(["table=T4", "profile=smoke", "column=breakout_minatar", typed], composed)
+
+
+def test_a_network_that_does_not_fit_the_game_is_known_before_the_start(composed):
+    words = ["table=T4", "profile=smoke", "column=breakout_minatar", "row=dqn"]
+    points = [p for m in ("nature", "minatar") for p in grid.points([*words, f"model={m}"], composed)]
+    cfg = sweep.settings(words, composed)
+    kept, lines = sweep.drop_unfit(points, [*words, "model=nature,minatar"], cfg, composed)
+    assert {p.run.model.name for p in kept} == {"minatar"}
+    assert lines == [
+        "model=nature,minatar: cannot be built for minatar: model nature: a convolution 4x4 on 1x1"
+    ]
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+def test_optimizers_that_the_message_names_can_be_typed(composed, name):
+    words = ["table=T4", "profile=smoke", "column=breakout_minatar", "row=dqn", f"optimizer={name}"]
+    (point, *_) = grid.points(words, composed)
+    made = t4.optimizer(point.run.optimizer, torch.nn.Parameter(torch.zeros(3)))
+    assert type(made).__name__.lower() == name and made.param_groups[0]["lr"] == point.run.optimizer.lr
 
 
 def test_other_tables_refuse_a_game(cli):

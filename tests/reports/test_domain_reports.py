@@ -158,7 +158,7 @@ def test_a_deviation_in_a_column_that_nobody_printed(tmp_path):
     runs = report_of(tmp_path).runs
     key = runs["paper"].astype(object).iloc[0]
     aw = record("source", "aw", 60, 0)["config"]
-    found = deviations(runs, {key: {k: v for k, v in aw.items() if k != "seed"}}, T10)
+    found = deviations(runs, {}, {key: {k: v for k, v in aw.items() if k != "seed"}}, T10)
     targets = found[found["key"] == "data.options.target"]
     assert sorted(targets["ran"]) == ["amazon", "caltech10", "dslr"] and "ac" in set(targets["column"])
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reports import claims, figures, published, readme, relative, site, snapshot, store, tables
+from reports import claims, figures, published, readme, relative, site, snapshot, store, tables, view
 from reports.analysis import analyse
 from reports.claims import table_04
 from reports.pages import table_04 as page
@@ -269,6 +269,29 @@ def test_divergence_counts_as_nothing_scored(tmp_path):
         assert (found["n"], found["diverged"]) == (3, 1)
         assert found["mean"] == pytest.approx(factor * sum(scores) / 3)
     assert page.by_seed(report, "dqn_bn", "freeway_minatar", "best_return")[1] == 0
+
+
+def test_a_runs_log_has_its_evaluations_and_no_pixels():
+    lines = view.log(make.curves("dqn", "breakout_minatar", 0))
+    assert len(lines) == view.LINES and not any("strip" in line for line in lines)
+    assert lines[0].startswith("epoch 1 ") and lines[-1].startswith(f"epoch {make.EPOCHS} ")
+
+
+def test_minatar_is_held_against_the_papers_settings_of_a_game(tmp_path):
+    """It is not in the paper profile: Freeway's are those of Enduro."""
+    made = [make.record("dqn", "freeway_minatar", 0)]
+    make.save(tmp_path, made)
+    loaded = store.load(tmp_path, None)
+    cfg = {k: v for k, v in made[0]["config"].items() if k != "seed"}
+    papers = {**cfg, "epochs": 200, "data": {**cfg["data"], "options": {"game": "enduro"}}}
+    points = [{"row": "dqn", "column": c, "config": papers | {"gamma": g}}
+              for c, g in (("breakout", 0.5), ("enduro", cfg["gamma"]))]  # fmt: skip
+    told = loaded.grid["T4"] | {"profiles": loaded.grid["T4"]["profiles"] | {"paper": {"points": points}}}
+    found = analyse(loaded.frame, told, {}, T4, "quick", 0).deviations
+    lines = {line.key: (line.paper, line.ran) for line in found.itertuples()}
+    assert lines["epochs"] == ("200", str(cfg["epochs"]))
+    assert "gamma" not in lines and "config" not in lines
+    assert set(found["column"]) == {"freeway_minatar"}
 
 
 def test_the_page(built):

@@ -126,6 +126,21 @@ def test_mean_curve_over_ragged_runs_is_numpys() -> None:
     assert figures.mean_curve("none", []).y == []
 
 
+def test_a_linear_axis_has_the_lower_half_of_an_interval_across_0() -> None:
+    """Of gains: that one may be a loss is what decides a claim."""
+    _, ax = figures._new()
+    assert not figures._log_if_wide(ax, [30.0, 85.0], math.inf, ends=[-18.5, 78.5, 56.0, 114.0])
+    assert ax.get_ylim()[0] < -18.5
+
+
+def test_gains_have_a_line_at_0() -> None:
+    ours = figures.Series("ours", [0], [10.4])
+    for zero in (False, True):
+        svg = figures.points("g", "gain", ["a"], [ours] * 3, xlabel="x", ylabel="y", linear=True, zero=zero)
+        ticks = [float(t) for t in re.findall(r">\s*([\d.]+)\s*</text>", svg)]
+        assert len(ticks) > 3 and (min(ticks) == 0) is zero
+
+
 def test_one_wide_interval_does_not_squeeze_the_rest() -> None:
     _, ax = figures._new()
     figures._log_if_wide(ax, [4.0, 4.2, 4.1], ends=[3.9, 4.1, 4.1, 4.3, -40.0, 48.0])
