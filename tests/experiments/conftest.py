@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,7 @@ class Cli:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         self.env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self.started: list[tuple[subprocess.Popen[str], bool]] = []  # and whether in a session of its own
 
     def words(self, *args: str) -> list[str]:
         quiet = [] if any(a.startswith("report=") for a in args) else ["report=false"]
@@ -41,13 +44,24 @@ class Cli:
         return subprocess.run(self.words(*args), capture_output=True, text=True, **kwargs)
 
     def start(self, *args: str, **kwargs: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.words(*args),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             **{"env": self.env, "cwd": ROOT, **kwargs},
         )
+        self.started.append((process, bool(kwargs.get("start_new_session"))))
+        return process
+
+    def stop(self) -> None:
+        """What a failed test has left at work, the workers of a sweep included."""
+        for process, alone in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                if alone:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
 
     def wait_for(self, pattern: str) -> list[Path]:
         """The files of the store that match, as soon as there is one; [] after two minutes without."""
@@ -71,8 +85,10 @@ class Cli:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "runs")
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    made = Cli(tmp_path / "runs")
+    yield made
+    made.stop()
 
 
 @pytest.fixture
