@@ -672,11 +672,17 @@ def clouds(
 
 
 def frames(
-    name: str, title: str, description: str, found: dict[str, np.ndarray], palette: Sequence[str] = ()
+    name: str,
+    title: str,
+    description: str,
+    found: dict[str, np.ndarray],
+    palette: Sequence[str] = (),
+    meaning: Sequence[str] = (),
 ) -> str:
     """Frames of an episode, a row a name, from left to right; by hand, since pixels are to stay pixels.
 
     found[name]: uint8 [frames, height, width], grey values or, with a palette, its indices.
+    meaning: of the palette's colours from 1; below the frames those that are there.
     """
     colours = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in palette], np.uint8)
     side, gap, head = 60, 4, 17
@@ -693,6 +699,18 @@ def frames(
                 f'style="image-rendering:pixelated" href="data:image/png;base64,{png(pixels)}"/>'
             )
         y += side + gap
+    there = {int(i) for row in found.values() for i in np.unique(row)}
+    x = 0
+    for i, word in enumerate(meaning, 1):
+        if i not in there:
+            continue
+        step = 24 + 6 * len(word)  # wide enough for most letters of this size
+        if x and x + step > width:
+            x, y = 0, y + head
+        out.append(f'<rect x="{x}" y="{y + 4}" width="9" height="9" fill="{palette[i]}"/>')
+        out.append(f'<text x="{x + 13}" y="{y + 13}">{html.escape(word)}</text>')
+        x += step + gap
+    y += head + gap if x else 0
     return (
         f'<svg viewBox="0 0 {width} {y}" style="max-width:{1.4 * width:.0f}px" role="img" class="plot" '
         f'aria-labelledby="{name}-t {name}-d" xmlns="http://www.w3.org/2000/svg" '

@@ -60,13 +60,28 @@ NOTES = {  # of the groups of figures
     ),
     "An agent at play": (
         "Frames, evenly spread, of the first episode of the last evaluation, of the smallest seed. MinAtar: "
-        "a colour an object, in the order of the game's own list; Atari: every second pixel of what the "
-        "network sees."
+        "a colour an object, where several share a field the last of the game's own list; Atari: every "
+        "second pixel of what the network sees."
     ),
 }
 # Of the number of an object: 0 is the empty field. On dark ground in both schemes.
 COLOURS = ("#14171a", "#56b4e9", "#f08a3c", "#2fc79b", "#fde725", "#df8fd0", "#e6e8eb", "#b48ad6", "#6ece58",
            "#d55e00", "#0072b2")  # fmt: skip
+# By game, in the order of MinAtar's own channels, from 1.
+OBJECTS = {
+    "breakout_minatar": ("paddle", "ball", "its trail", "brick"),
+    "space_invaders_minatar": (
+        "cannon", "alien", "alien, moving left", "alien, moving right", "own bullet", "enemy's bullet",
+    ),
+    "seaquest_minatar": (
+        "submarine's front", "its back", "own bullet", "trail", "enemy's bullet", "fish", "enemy submarine",
+        "oxygen gauge", "divers aboard", "diver",
+    ),
+    "freeway_minatar": (
+        "chicken", "car", "behind the fastest", "behind the second", "third", "fourth", "and slowest cars",
+    ),
+    "asterix_minatar": ("player", "enemy", "trail", "gold"),
+}  # fmt: skip
 
 
 def names(report: analysis.TableReport) -> dict[str, str]:
@@ -185,6 +200,7 @@ def at_play(report: analysis.TableReport, column: str) -> str:
         said,
         found,
         () if column in ATARI else COLOURS,
+        OBJECTS.get(column, ()),
     )
 
 

@@ -1,6 +1,7 @@
 """Table 4 in the reports: printed figures, claims on two blocks of games, pages and pictures."""
 
 import base64
+import html
 import io
 import math
 from pathlib import Path
@@ -385,6 +386,24 @@ def test_frames_are_the_numbers_of_the_record(built):
             colour = [int(page.COLOURS[frame[0, 0]][i : i + 2], 16) for i in (1, 3, 5)]
             assert seen.shape == (10, 10, 3) and seen[0, 0].tolist() == colour
     assert figures.png(np.zeros((2, 3), np.uint8))
+
+
+def test_the_legend_of_the_frames_has_the_objects_that_are_there():
+    """One word for each of MinAtar's own channels, and only those that some frame shows."""
+    for words in page.OBJECTS.values():
+        frames = {"DQN": np.arange(len(words) + 1, dtype=np.uint8)[None, None]}
+        svg = figures.frames("f", "t", "d", frames, page.COLOURS, words)
+        assert svg.count("<rect") == len(words) and all(html.escape(word) in svg for word in words)
+        frames["DQN"] = np.array([[[0, 2]]], np.uint8)
+        svg = figures.frames("f", "t", "d", frames, page.COLOURS, words)
+        assert svg.count("<rect") == 1 and f'fill="{page.COLOURS[2]}"' in svg and html.escape(words[1]) in svg
+        assert "<rect" not in figures.frames("f", "t", "d", frames, page.COLOURS)
+    minatar = pytest.importorskip("minatar", reason="MinAtar is an optional extra: make games")
+    for column, words in page.OBJECTS.items():
+        channels = minatar.Environment(column.removesuffix("_minatar")).env.channels
+        assert len(words) == len(channels)
+        if column == "seaquest_minatar":
+            assert words[channels["diver"]] == "diver" and words[channels["enemy_fish"]] == "fish"
 
 
 def test_frames_that_do_not_fit_their_shape_are_left_out(tmp_path):
