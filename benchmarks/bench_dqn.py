@@ -137,6 +137,18 @@ def of_atari(peer: Path | None, rounds: int) -> None:
     times = take_turns(tasks, rounds)
     notes = {label: f"{TURN / float(np.median(t)):.0f} steps/s" for label, t in times.items()}
     show(f"Breakout, batches of 32 every 4 steps, {TURN} steps", times, notes)
+    of_products(ours("data=atari", "norm=none", *kinds))
+
+
+def of_products(state: t4.State, updates: int = 20) -> None:
+    """The part of an update that any loop with this network has: convolutions and matrix products."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        for _ in range(updates):
+            t4.update(state)
+    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    names = ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::mm", "aten::addmm")
+    share = sum(times[name] for name in names) / sum(times.values())
+    print(f"  convolutions and matrix products of an update: {100 * share:.0f} %")
 
 
 def of_minatar(rounds: int) -> None:

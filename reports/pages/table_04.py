@@ -69,16 +69,17 @@ COLOURS = ("#14171a", "#56b4e9", "#f08a3c", "#2fc79b", "#fde725", "#df8fd0", "#e
            "#d55e00", "#0072b2")  # fmt: skip
 # By game, in the order of MinAtar's own channels, from 1.
 OBJECTS = {
-    "breakout_minatar": ("paddle", "ball", "its trail", "brick"),
+    "breakout_minatar": ("paddle", "ball", "ball's trail", "brick"),
     "space_invaders_minatar": (
         "cannon", "alien", "alien, moving left", "alien, moving right", "own bullet", "enemy's bullet",
     ),
     "seaquest_minatar": (
-        "submarine's front", "its back", "own bullet", "trail", "enemy's bullet", "fish", "enemy submarine",
-        "oxygen gauge", "divers aboard", "diver",
+        "submarine's front", "submarine's back", "own bullet", "trail", "enemy's bullet", "fish",
+        "enemy submarine", "oxygen gauge", "divers aboard", "diver",
     ),
     "freeway_minatar": (
-        "chicken", "car", "behind the fastest", "behind the second", "third", "fourth", "and slowest cars",
+        "chicken", "car", "trail, speed 1 (fastest)", "trail, speed 2", "trail, speed 3", "trail, speed 4",
+        "trail, speed 5 (slowest)",
     ),
     "asterix_minatar": ("player", "enemy", "trail", "gold"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -402,8 +403,10 @@ def test_the_legend_of_the_frames_has_the_objects_that_are_there():
     for column, words in page.OBJECTS.items():
         channels = minatar.Environment(column.removesuffix("_minatar")).env.channels
         assert len(words) == len(channels)
-        if column == "seaquest_minatar":
-            assert words[channels["diver"]] == "diver" and words[channels["enemy_fish"]] == "fish"
+        for name, i in channels.items():  # the last part of its name there: left, bullet, fish, 3
+            last = re.sub("guage", "gauge", re.sub(r"speed(\d)", r"speed_\1", name)).split("_")[-1]
+            kin = {"gauge": "gauge" if "oxygen" in name else "aboard", "sub": "submarine"}
+            assert kin.get(last, last) in words[i], name
 
 
 def test_frames_that_do_not_fit_their_shape_are_left_out(tmp_path):
