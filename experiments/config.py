@@ -60,6 +60,13 @@ class Optimizer:
     l2: float
     options: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Of all that an optimizer may refuse it says so itself, but for this."""
+        betas = self.options.get("betas", (0.9, 0.999))
+        numbers = isinstance(betas, list | tuple) and [b for b in betas if isinstance(b, int | float)]
+        if not numbers or len(numbers) != 2 or len(betas) != 2:
+            raise BadInput(f"optimizer.options.betas={betas}: expected two numbers, as in [0.9,0.999]")
+
 
 def typed(schema: type, cfg: DictConfig) -> Any:
     """The `schema` (a dataclass of dataclasses) filled from the composed config; keys it does not name are

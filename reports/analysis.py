@@ -34,9 +34,9 @@ CELLS = [
     "missed", "diverged", "failed", "stale", "data", "standing", "origin", "runs",
 ]  # fmt: skip
 # mean, sd, low, high, difference: NaN where missing; difference = mean - survey. data: the variant's own
-# name, "mnist5k", "" where not run; standing: same | variant | stand-in | mechanics | unknown | ""; origin:
-# measured | here | mixed | "". runs: run ids. n counts runs with a value, diverged ones included (their
-# error is 100 %).
+# name, "mnist5k", "" where not run; standing: same | variant | stand-in | mechanics | unknown | "", printed
+# for a row that only the source has; origin: measured | here | mixed | "". runs: run ids. n counts runs with
+# a value, diverged ones included (their error is 100 %).
 # Unit of a metric -> between what it lies.
 LIMITS = {"%": (0.0, 100.0), "share": (0.0, 1.0), **dict.fromkeys(("epochs", "steps"), (0.0, math.inf))}
 EXTRA = ["label", "match", *CELLS]  # match: variant (row: the survey's) | norm (not in the survey; row "")
@@ -399,7 +399,8 @@ def cell(
         "difference": found.mean - survey if survey is not None and metric.comparable else math.nan,
         "missed": sum(map(math.isinf, sample.values.values())),
         "diverged": group.status.count("diverged"), "failed": group.status.count("failed"),
-        "stale": group.stale, "data": group.data, "standing": standing(group, column, published),
+        "stale": group.stale, "data": group.data,
+        "standing": "printed" if row in published.printed_rows else standing(group, column, published),
         "origin": origins.pop() if len(origins) == 1 else "mixed" if origins else "",
         "runs": list(group.run_id), **group.trials,
     }  # fmt: skip

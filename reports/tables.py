@@ -47,10 +47,12 @@ def number(value: float | None, digits: int) -> str:
 
 def mean_sd(cell: Cell, digits: int) -> str:
     """5.10 ± 0.12, without a spread where there is none; "not run", or "failed" where every run did; a dash
-    for a metric that the row does not have. Of a target that runs missed: ∞ (2 missed).
+    for a metric that the row does not have, and for a row that is only printed. Of a target that runs missed:
+    ∞ (2 missed).
     """
     if cell["n"] == 0:
-        return "failed" if cell["failed"] else NONE if cell["data"] else "not run"
+        dash = cell["data"] or cell.get("standing") == "printed"
+        return "failed" if cell["failed"] else NONE if dash else "not run"
     text = number(cell["mean"], digits)
     if cell.get("missed"):
         return f"{text} ({cell['missed']} missed)"

@@ -115,6 +115,8 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
             found = cells.get((row.id, column), NOWHERE)
             told = {"audit": figure.audit, "mark": figure.mark} if figure else {"audit": (), "mark": ""}
             line.append({**found, **told})
+        if row.kind == "printed" and not any(pub.figure(row.id, c, metric.printed) for c in shown):
+            continue
         rows.append(
             {
                 "id": row.id,

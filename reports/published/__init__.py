@@ -37,7 +37,8 @@ class Row:
     zh: str
     en: str
     value: float | str | None = None  # the swept value as configs spell it
-    kind: str = ""  # fnn: a network that Table 5 also ranks among networks; ablation: ours, shown apart
+    # fnn: a network that Table 5 also ranks among networks; ablation: ours, shown apart; printed: never run
+    kind: str = ""
     columns: tuple[str, ...] = ()  # the data columns that have this row; () = all
     target: str = ""  # the row whose best validation error is this row's target; "": the table's `target`
     epoch_of: str = ""  # the row at whose best epoch this row's figures are read too, as epochs.py says
@@ -208,6 +209,11 @@ class Published:
     def main_rows(self) -> list[Row]:
         """The rows of the comparison: all but those of an ablation."""
         return [row for row in self.rows if row.kind != "ablation"]
+
+    @property
+    def printed_rows(self) -> set[str]:
+        """The rows of the source that no profile runs."""
+        return {row.id for row in self.rows if row.kind == "printed"}
 
     def column(self, data: str, metric: str | None) -> Column | None:
         return next((c for c in self.columns if c.data == data and c.metric == metric), None)

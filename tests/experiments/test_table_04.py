@@ -22,6 +22,7 @@ from experiments import table_04_dqn as t4
 from experiments.config import BadInput, Data, Norm, Optimizer
 from experiments.models import q_net
 from experiments.replay import Batch
+from reports import published
 
 pytestmark = pytest.mark.skipif(
     not importlib.util.find_spec("minatar"), reason="the package MinAtar (GPL) is not installed: make games"
@@ -570,6 +571,23 @@ def test_options_that_an_optimizer_refuses_are_one_line(options):
     with pytest.raises(BadInput, match="optimizer=Adam, options") as e:
         state_of(run(optimizer="Adam", options=options))
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("betas", ["0.5", "[0.5]", "[0.5,0.9,0.9]", "[0.5,fast]", "[]"])
+def test_betas_that_are_not_two_numbers_are_refused_before_the_start(composed, betas):
+    words = ["table=T4", "profile=smoke", "column=breakout_minatar", f"optimizer.options.betas={betas}"]
+    with pytest.raises(BadInput, match=r"optimizer\.options\.betas=.*: expected two numbers"):
+        grid.points(words, composed)
+
+
+@pytest.mark.parametrize("table", ["T4", "T10"])
+def test_rows_that_are_only_printed_are_in_no_grid(composed, table):
+    pub = published.load(table)
+    wanted = {"T4": {"mnih"}, "T10": {"alexnet", "ddc", "dan", "msda", "lssa"}}[table]
+    profiles = ("smoke", "quick", "cpu", "paper")
+    run = {p.row for name in profiles for p in grid.patterns([f"table={table}", f"profile={name}"], composed)}
+    assert pub.printed_rows == wanted and not run & wanted
+    assert {row.id for row in pub.main_rows} - run <= wanted
 
 
 def test_files_that_a_container_can_drop_are_free_memory(monkeypatch):

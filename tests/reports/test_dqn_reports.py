@@ -41,6 +41,18 @@ def built(tmp_path_factory):
     return root, check_site(root / "out")
 
 
+def test_a_row_that_the_source_alone_has_is_not_called_not_run(built):
+    root, _ = built
+    report = report_of(root / "runs")
+    assert cell(report, "mnih", "best_return", "breakout")["standing"] == "printed"
+    (breakout,) = [b for b in tables.comparison(report) if b.title.startswith("Breakout")]
+    (line,) = [row for row in breakout.rows if row[0] == "Mnih et al. 2015"]
+    assert "401" in line and "–" in line and "not run" not in line
+    text = (root / "out" / "table_04.html").read_text(encoding="utf-8")
+    (line,) = re.findall(r'<tr><th scope="row">Mnih et al. 2015.*?</tr>', text, re.S)  # where it is printed
+    assert "401" in line and "not run" not in line
+
+
 def mean(row, column, seeds=5):
     return sum(make.score(row, column, seed) for seed in range(seeds)) / seeds
 
