@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 import torchvision
-from turns import show, take_turns, threads
+from turns import KEEP, show, take_turns, threads
 
 from experiments import adapting
 from experiments.models.domain_net import domain_net
@@ -70,9 +70,6 @@ def of_table_10(size: int, images: int, width: float, channels_last: bool, round
     times = take_turns({BASE: lambda: adapting.of_all(net, x), "exact, as a run adapts": adapt}, rounds)
     layout = "channels last" if channels_last else "contiguous"
     show(f"Table 10's network, width {width:g}, {images} pictures {size}x{size}, {layout}", times)
-
-
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
 def main() -> None:

@@ -4,15 +4,18 @@ as a ratio to Stable-Baselines3's, and updates a second on MinAtar.
     python benchmarks/bench_dqn.py [threads ...] [peer=FOLDER]
 
 FOLDER is a checkout of github.com/vwxyzjn/cleanrl, of which dqn_atari.py runs as it is, with its own
-network, memory and wrappers (and a logger that does nothing); nothing of it is here. Stable-Baselines3 is
-used where it is installed. Loops take turns of 400 steps within each round: an action a step, an update of a
-batch of 32 every fourth one, both with Adam.
+network, memory and wrappers (and a logger that does nothing), in a process of its own; nothing of it is here.
+Ours lets the allocator keep large blocks, as every run does (experiments/job.py), and CleanRL's is measured
+without and with that. Stable-Baselines3 is used where it is installed. Loops take turns of 400 steps within
+each round: an action a step, an update of a batch of 32 every fourth one, both with Adam.
 """
 
 from __future__ import annotations
 
+import os
+import runpy
+import subprocess
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable
@@ -22,11 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from turns import show, take_turns, threads
+from turns import KEEP, show, take_turns, threads
 
 import data
 from experiments import config
 from experiments import table_04_dqn as t4
+from experiments.job import keep_blocks
 from experiments.models.q_net import follow
 from experiments.replay import Replay, size_of
 
@@ -58,65 +62,72 @@ def turn(state: t4.State, steps: int = TURN) -> None:
 
 
 class Peer:
-    """CleanRL's script in a thread of its own, which stops whenever it has done the steps of its turn."""
+    """CleanRL's script in a process of its own, which stops whenever it has done the steps of its turn."""
 
-    def __init__(self, folder: Path) -> None:
-        self.left, self.go, self.done = 0, threading.Semaphore(0), threading.Semaphore(0)
-        sys.path.insert(0, str(folder))
-        self.stand_ins()
-        from cleanrl_utils import buffers  # type: ignore[import-not-found]
-
-        add = buffers.ReplayBuffer.add
-
-        def counted(memory: Any, *args: Any) -> None:
-            add(memory, *args)
-            self.left -= 1
-            if self.left == 0:
-                self.done.release()
-                self.go.acquire()
-
-        buffers.ReplayBuffer.add = counted
-        text = (folder / "cleanrl" / "dqn_atari.py").read_text(encoding="utf-8")
-        module = types.ModuleType("__main__")
-        threading.Thread(target=self.play, args=(text, module), daemon=True).start()
+    def __init__(self, folder: Path, **environment: str) -> None:
+        here = [sys.executable, __file__, f"serve={folder}", str(torch.get_num_threads())]
+        self.process = subprocess.Popen(
+            here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment
+        )
         self.turn(WARM + 8)
 
-    def play(self, text: str, module: types.ModuleType) -> None:
-        self.go.acquire()
-        sys.modules["peer_script"] = module
-        module.__dict__.update(__name__="peer_script", __file__="dqn_atari.py")
-        head, _, body = text.partition('if __name__ == "__main__":')
-        exec(compile(head, "dqn_atari.py", "exec"), module.__dict__)
-        exec(compile(f"if True:{body}", "dqn_atari.py", "exec"), module.__dict__)
-
     def turn(self, steps: int = TURN) -> None:
-        self.left = steps
-        self.go.release()
-        self.done.acquire()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        if self.process.stdout.readline() != "done\n":
+            raise RuntimeError("CleanRL's script has ended; what it said stands above")
 
-    @staticmethod
-    def stand_ins() -> None:
-        """For its command line and its logger, and the names that gymnasium has changed since."""
-        import ale_py
-        import gymnasium
-        from gymnasium import wrappers
 
-        gymnasium.register_envs(ale_py)
-        wrappers.GrayScaleObservation = wrappers.GrayscaleObservation  # type: ignore[attr-defined]
-        wrappers.FrameStack = lambda env, n: wrappers.FrameStackObservation(env, n)  # type: ignore[attr-defined]
+def serve(folder: Path, threads: int) -> None:
+    """What runs in that process: the script as it is; stdin has the lengths of turns, stdout their ends."""
+    lengths, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the script prints the returns of episodes
+    torch.set_num_threads(threads)
+    sys.path.insert(0, str(folder))
+    sys.argv = ["dqn_atari.py"]
+    stand_ins()
+    from cleanrl_utils import buffers  # type: ignore[import-not-found]
 
-        def cli(args: Any) -> Any:
-            return args(learning_starts=WARM, buffer_size=50_000, cuda=False, start_e=0.1, end_e=0.1)
+    add, left = buffers.ReplayBuffer.add, int(lengths.readline())
 
-        writer = type("SummaryWriter", (), {"__getattr__": lambda s, name: lambda *a, **k: None,
-                                            "__init__": lambda s, *a: None})  # fmt: skip
-        for name, attributes in (
-            ("tyro", {"cli": cli}),
-            ("torch.utils.tensorboard", {"SummaryWriter": writer}),
-        ):
-            module = types.ModuleType(name)
-            module.__dict__.update(attributes)
-            sys.modules[name] = module
+    def counted(memory: Any, *args: Any) -> None:
+        nonlocal left
+        add(memory, *args)
+        left -= 1
+        if left == 0:
+            print("done", file=answers, flush=True)
+            line = lengths.readline()
+            if not line:
+                os._exit(0)  # who asked is gone
+            left = int(line)
+
+    buffers.ReplayBuffer.add = counted
+    runpy.run_path(str(folder / "cleanrl" / "dqn_atari.py"), run_name="__main__")
+
+
+def stand_ins() -> None:
+    """For its command line and its logger, and the names that gymnasium has changed since."""
+    import ale_py
+    import gymnasium
+    from gymnasium import wrappers
+
+    gymnasium.register_envs(ale_py)
+    wrappers.GrayScaleObservation = wrappers.GrayscaleObservation  # type: ignore[attr-defined]
+    wrappers.FrameStack = lambda env, n: wrappers.FrameStackObservation(env, n)  # type: ignore[attr-defined]
+
+    def cli(args: Any) -> Any:
+        return args(learning_starts=WARM, buffer_size=50_000, cuda=False, start_e=0.1, end_e=0.1)
+
+    writer = type("SummaryWriter", (), {"__getattr__": lambda s, name: lambda *a, **k: None,
+                                        "__init__": lambda s, *a: None})  # fmt: skip
+    for name, attributes in (
+        ("tyro", {"cli": cli}),
+        ("torch.utils.tensorboard", {"SummaryWriter": writer}),
+    ):
+        module = types.ModuleType(name)
+        module.__dict__.update(attributes)
+        sys.modules[name] = module
 
 
 def of_atari(peer: Path | None, rounds: int) -> None:
@@ -131,6 +142,7 @@ def of_atari(peer: Path | None, rounds: int) -> None:
     tasks: dict[str, Callable[[], object]] = {}
     if peer is not None:
         tasks["CleanRL"] = Peer(peer).turn
+        tasks["CleanRL, blocks kept"] = Peer(peer, **KEEP).turn
     for label, norm in (("ours", "none"), ("ours, weight norm", "weight_norm"), ("ours, BN", "batch")):
         state = ours("data=atari", f"norm={norm}", *kinds)
         tasks[label] = lambda state=state: turn(state)
@@ -190,9 +202,14 @@ def of_sampling(rounds: int) -> None:
 
 
 def main() -> None:
-    named = [a for a in sys.argv[1:] if a.startswith("peer=")]
+    named = [a for a in sys.argv[1:] if a.startswith(("peer=", "serve="))]
     sys.argv = [a for a in sys.argv if a not in named]
-    peer = Path(named[0].removeprefix("peer=")) if named else None
+    what, _, folder = named[0].partition("=") if named else ("peer", "", "")
+    if what == "serve":
+        serve(Path(folder), int(sys.argv[1]))
+        return
+    peer = Path(folder) if folder else None
+    keep_blocks()  # as every run does
     for count in threads():
         torch.set_num_threads(count)
         start = time.perf_counter()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 Task = Callable[[], object]
+# of a process in which glibc's allocator keeps large blocks
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
 def take_turns(tasks: Mapping[str, Task], rounds: int) -> dict[str, list[float]]:
