@@ -61,7 +61,13 @@ class TableReport:
     blocks: dict[str, Block | None] = field(default_factory=dict)  # column -> accuracies by set, of Table 5
     notes: list[str] = field(default_factory=list)
     stuck: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # as at_chance says
-    _by_seed: dict[str, dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
+    _by_seed: dict[tuple[str, str], dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
+
+    @cached_property
+    def lines(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """(row, column, metric) -> that line of `cells`: pages ask for hundreds, one by one."""
+        lines: list[dict[str, Any]] = self.cells.to_dict("records")  # type: ignore[assignment]
+        return {(line["row"], line["column"], line["metric"]): line for line in lines}
 
     @cached_property
     def by_column(self) -> dict[str, pd.DataFrame]:
@@ -75,7 +81,7 @@ class TableReport:
         """(row, column) -> seed -> a metric of the runs in cells; what a diverged run counts as."""
         if f"metrics.{metric}" not in self.runs:
             return {}
-        if metric not in self._by_seed:
+        if (metric, str(diverged)) not in self._by_seed:  # no two NaN are equal
             mine = self.runs[(self.runs["match"] == "cell") & (self.runs["status"] != "failed")]
             values = mine[f"metrics.{metric}"].astype(float).where(mine["status"] != "diverged", diverged)
             found: dict[tuple[str, str], dict[int, float]] = {}
@@ -83,8 +89,8 @@ class TableReport:
                 mine["row"].astype(str), mine["column"].astype(str), mine["seed"], values, strict=True
             ):
                 found.setdefault((row, column), {})[int(seed)] = value
-            self._by_seed[metric] = {k: dict(sorted(v.items())) for k, v in found.items()}
-        return self._by_seed[metric]
+            self._by_seed[metric, str(diverged)] = {k: dict(sorted(v.items())) for k, v in found.items()}
+        return self._by_seed[metric, str(diverged)]
 
 
 def analyse(

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ MANY_BYTES, MOST_WORKERS = 30_000, 4
 CACHE = ".cache"  # under the site's folder: parsed records, gone with it
 
 
+@cache
 def environment() -> jinja2.Environment:
+    """The templates, compiled once a process."""
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -105,14 +105,12 @@ def comparison(report: TableReport) -> list[Block]:
 def comparison_of(report: TableReport, column: str) -> Block:
     pub = report.published
     rows_here = [row for row in pub.rows_of(column) if row in pub.main_rows]
-    lines = report.cells[report.cells["column"] == column].to_dict("records")
-    cells: dict[Any, Cell] = {(line["row"], line["metric"]): line for line in lines}  # type: ignore[misc]
     columns: list[tuple[str, list[str]]] = [(pub.row_header["en"], [row.en for row in rows_here])]
     main, *_ = metrics = pub.metrics_of(column)
     for metric in metrics:
-        found = [cells[row.id, metric.id] for row in rows_here]
+        found = [report.lines[row.id, column, metric.id] for row in rows_here]
         columns += list(metric_columns(metric, found, main=metric is main))
-    first = [cells[row.id, main.id] for row in rows_here]
+    first = [report.lines[row.id, column, main.id] for row in rows_here]
     remarks = [remark(cell) for cell in first]
     if any(remarks):
         columns.append(("remarks", remarks))

@@ -95,15 +95,15 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
     """
     pub = report.published
     mine = report.cells[report.cells["metric"] == metric.id]
-    cells: dict[Any, dict[str, Any]] = {(c["row"], c["column"]): c for c in mine.to_dict("records")}  # type: ignore[misc]
     known = mine[mine["data"].ne("") | mine["survey"].notna() | mine["source"].notna()]
     used = {*known["column"], *report.extra["column"]}
     having = [c for c in pub.data_columns if not metric.columns or c in metric.columns]
     shown = [c for c in having if c in used] or having
     columns = []
     for column in shown:
-        ran = [c for (_, name), c in cells.items() if name == column and c["data"]]
-        where = {k: ran[0][k] if ran else "" for k in ("data", "standing")}
+        held = (report.lines.get((row.id, column, metric.id), {}) for row in pub.rows)
+        ran = next((line for line in held if line.get("data")), {})
+        where = {k: ran.get(k, "") for k in ("data", "standing")}
         columns.append({"id": column, "group": pub.group(column), **where})
     rows = []
     for row in pub.main_rows:
@@ -112,7 +112,7 @@ def comparison(report: analysis.TableReport, metric: Metric) -> dict[str, Any]:
         line = []
         for column in shown:
             figure = pub.figure(row.id, column, metric.printed)
-            found = cells.get((row.id, column), NOWHERE)
+            found = report.lines.get((row.id, column, metric.id), NOWHERE)
             told = {"audit": figure.audit, "mark": figure.mark} if figure else {"audit": (), "mark": ""}
             line.append({**found, **told})
         if row.kind == "printed" and not any(pub.figure(row.id, c, metric.printed) for c in shown):

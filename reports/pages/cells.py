@@ -54,9 +54,7 @@ def commands(report: analysis.TableReport, plan: dict[str, Any]) -> list[tuple[s
 
 def cell(report: analysis.TableReport, row: str, column: str, metric: str) -> dict[str, Any]:
     """One line of the report's cells; {} for a row that the column does not have."""
-    mine = report.cells
-    mine = mine[(mine["row"] == row) & (mine["column"] == column) & (mine["metric"] == metric)]
-    return {str(k): v for k, v in mine.iloc[0].to_dict().items()} if len(mine) else {}
+    return dict(report.lines.get((row, column, metric), {}))
 
 
 def text(report: analysis.TableReport, row: str, column: str) -> str:
@@ -84,25 +82,14 @@ def stuck(report: analysis.TableReport, row: str, column: str) -> str:
 
 def values(report: analysis.TableReport, row: str, column: str) -> dict[int, float]:
     """Test error by seed; a run that diverged counts as all wrong."""
-    runs = of_cells(report, column)
-    runs = runs[runs["row"] == row]
-    if runs.empty:  # and perhaps without columns
-        return {}
-    errors = runs["metrics.test_error"].where(runs["status"] != "diverged", 100.0)
-    return dict(zip(runs["seed"].astype(int), errors.astype(float), strict=True))
+    return report.by_seed("test_error", 100.0).get((row, column), {})
 
 
 def by_seed(report: analysis.TableReport, row: str, column: str, metric: str) -> dict[int, float]:
     """Any metric by seed; a run that diverged counts as that metric says."""
-    runs = of_cells(report, column)
-    runs = runs[runs["row"] == row]
-    if runs.empty or f"metrics.{metric}" not in runs:
-        return {}
     lost = report.published.metric(metric).lost
-    found = runs[f"metrics.{metric}"].astype(float)
-    found = found.where(runs["status"] != "diverged", math.nan if lost is None else lost)
-    pairs = zip(runs["seed"].astype(int), found, strict=True)
-    return {seed: value for seed, value in pairs if math.isfinite(value)}
+    found = report.by_seed(metric, math.nan if lost is None else lost).get((row, column), {})
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
 def gain(report: analysis.TableReport, better: str, than: str, column: str) -> str:
