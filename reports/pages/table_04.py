@@ -15,6 +15,7 @@ from reports.claims.table_04 import ATARI, BN, PLAIN, WN
 from reports.figures import Series, slug
 from reports.pages.cells import by_seed, cell, columns_of, of_cells, titled
 from reports.pages.cells import commands as commands
+from reports.published import Row
 from reports.statistics import Sample, summary
 
 SHOWN = ["best_return", "last_return"]
@@ -52,7 +53,8 @@ NOTES = {  # of the groups of figures
         "agents, to see whether ours learn at all. On Atari these are Dopamine's, at 1, 4 and 10 million "
         "frames: returns in training, with sticky actions (each action repeated with probability 0.25), "
         "which makes the games harder, so that they are lower than returns without; bars: sd of 5 seeds. On "
-        "MinAtar they are those of its authors, read off their figures and approximate."
+        "MinAtar they are those of its authors, also in training, read off their figures and approximate. "
+        "Ours in training, which is like for like, stands below in a table."
     ),
     "Gain over the plain network": (
         "Per cent of DQN's mean over seeds, seed by seed, of the best evaluation. Hollow and crossed: survey "
@@ -252,8 +254,39 @@ def section(report: analysis.TableReport, grid: dict[str, Any]) -> dict[str, Any
         "human": [
             line for c in ATARI for row in names(report) if any((line := human(report, row, c))["told"])
         ],
-        "agents": [row.en for row in report.published.main_rows if row.id != "mnih"],
+        "agents": [row.en for row in agents(report)],
         "episodes": [episodes(report, c) for c in columns],
+        "training": [in_training(report, c) for c in columns],
+    }
+
+
+def agents(report: analysis.TableReport) -> list[Row]:
+    """The rows that can run."""
+    return [row for row in report.published.main_rows if row.id not in report.published.printed_rows]
+
+
+def in_training(report: analysis.TableReport, column: str) -> dict[str, Any]:
+    """Return in training, the mean of the last tenth of the stretches between two evaluations, of each agent,
+    beside what is public at as many frames.
+    """
+    runs, frames, found, ends = of_cells(report, column), FRAMES_A_STEP[column in ATARI], [], set[float]()
+    for row in agents(report):
+        mine, ours = runs[runs["row"] == row.id], dict[int, float]()
+        for seed, curves in zip(mine["seed"], store.heavy(mine, "curves"), strict=True):
+            told = [v for v in (curves or {}).get("train_return") or () if v is not None]
+            if told:
+                last = told[-max(1, round(len(told) / 10)) :]
+                ours[int(seed)] = sum(last) / len(last)
+                ends.add(round(frames * curves["step"][-1] / 1e6, 6))
+        total = summary(Sample(ours))
+        spread = f" ± {total.sd:.1f}" if total.n > 1 else ""
+        found.append(f"{total.mean:.1f}{spread} (n = {total.n})" if ours else "")
+    public = [a for a in report.published.anchors if a.column == column and {a.x} == ends]
+    return {
+        "game": report.published.group(column),
+        "frames": " to ".join(f"{x:g}" for x in sorted({min(ends), max(ends)})) if ends else "",
+        "ours": found,
+        "public": ", ".join(f"{a.value:g} ({a.agent})" for a in public),
     }
 
 
@@ -302,9 +335,7 @@ def episodes(report: analysis.TableReport, column: str) -> dict[str, Any]:
     """
     runs = of_cells(report, column)
     found = []
-    for row in report.published.main_rows:
-        if row.id == "mnih":
-            continue
+    for row in agents(report):
         curves = store.heavy(runs[runs["row"] == row.id], "curves")
         counts = [int(n) for c in curves for n in (c or {}).get("test_episodes") or () if n is not None]
         found.append(span(counts))

@@ -333,6 +333,23 @@ def test_the_page(built):
     assert "MinAtar Asterix: ours on minatar (stand-in)" in terminal and "7375" in terminal
 
 
+def test_returns_in_training_stand_beside_what_is_public_at_as_many_frames(built):
+    """Five of fifty stretches are the last tenth; a million steps are so many frames of MinAtar, 4 million of
+    Atari."""
+    report = report_of(built[0] / "runs")
+    lines = {line["game"]: line for line in page.section(report, {})["training"]}
+    ours = [0.9 * make.score("dqn", "space_invaders_minatar", seed) for seed in range(5)]
+    line = lines["MinAtar Space Invaders"]
+    assert line["frames"] == "1" and line["public"] == "32 (DQN of MinAtar's authors)"
+    assert line["ours"][0] == f"{np.mean(ours):.1f} ± {np.std(ours, ddof=1):.1f} (n = 5)"
+    assert len(line["ours"]) == 4
+    assert lines["MinAtar Freeway"]["public"] == ""  # of which a point at five million is known
+    assert lines["Seaquest"]["frames"] == "4"
+    assert lines["Seaquest"]["public"] == "284 (Dopamine, DQN), 348 (Dopamine, DQN (Adam))"
+    assert lines["Seaquest"]["ours"][0] == f"{0.9 * make.score('dqn', 'seaquest', 0):.1f} (n = 1)"
+    assert "284 (Dopamine, DQN), 348 (Dopamine, DQN (Adam))" in built[1]["table_04.html"].text
+
+
 def test_scores_on_a_humans_scale_by_hand(built):
     report = report_of(built[0] / "runs")
     lines = {(h["game"], h["row"]): h["told"] for h in page.section(report, {})["human"]}
