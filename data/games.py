@@ -6,7 +6,7 @@ seed and actions give the same frames. Both packages are under the GPL and there
 `pip install '.[games]'`.
 
 Of Atari, the preprocessing is that of `ale_py.AtariVectorEnv`: an action for 4 frames, the pixelwise maximum
-of the last two, grey, 84x84; 1 to 30 frames without an action at the start of an
+of the last two, grey, 84x84; 0 to 29 frames (noop_max - 1) without an action at the start of an
 episode; the minimal set of actions; no limit on the length of an episode.
 """
 

@@ -57,7 +57,8 @@ def test_a_game_goes_on_elsewhere(name, sticky, steps):
 @pytest.mark.parametrize("name", BOTH)
 def test_no_action_is_lost_on_a_reset(name):
     """After the end of an episode the package's vector games take one more action, which does nothing but
-    reset: a memory that stores it learns from a step that never was.
+    reset: a memory that stores it learns from a step that never was. So a step is refused there; that the
+    first one after reset() counts stands in test_atari_frames_are_those_of_the_emulator.
     """
     game, rng = games.make(name, {}, 0), np.random.default_rng(2)
     game.reset()
@@ -130,6 +131,18 @@ def test_atari_frames_are_those_of_the_emulator(name):
         assert abs(found.frame.mean() - whole.mean()) < 1  # scaled by area, so the mean stays
         lost += found.lost
     assert lost >= 8 and len(set(begun)) > 1 and len(begun) == 4
+
+
+@atari
+def test_atari_begins_after_0_to_29_frames_without_an_action():
+    """As deep_q_rl's 0 to 30, but for the last: the package draws below its noop_max of 30."""
+    game = games.make("atari", {}, 3)
+    reset, begun = game.env.reset, []
+    game.env.reset = lambda **options: begun.append(reset(**options)) or begun[-1]
+    for _ in range(300):
+        game.reset()
+    frames = {int(info["episode_frame_number"][0]) for _, info in begun}
+    assert frames <= set(range(30)) and len(frames) > 25
 
 
 @atari
