@@ -11,10 +11,10 @@ data-dependent start, no limit on playing time, scores that are the *best* of so
 From the code that it adapted (deep_q_rl, run_nature.py): all else of the paper profile. Not as there: a
 state's frames go back beyond the loss of a life, and no actions are taken before the agent goes on (there
 such steps are not sampled, and the first of each life are random); 0 to 29 frames of nothing at a start (0
-to 30 actions, and 2); evaluation has a game of its own and does not interrupt the one of training; frames are scaled
-by ale-py (there bilinear). Ours where the source is silent: beta2 0.999 and eps 1e-8; the start takes one
-batch of replay memory and is given to the un-normalised network as well, as the source does in its other
-experiments; the layer of values is normalised, too (model.head); with batch normalisation Q has the
+to 30 actions, and 2); evaluation has a game of its own and does not interrupt the one of training; frames
+are scaled by ale-py (there bilinear). Ours where the source is silent: beta2 0.999 and eps 1e-8; the start
+takes one batch of replay memory and is given to the un-normalised network as well, as the source does in its
+other experiments; the layer of values is normalised, too (model.head); with batch normalisation Q has the
 statistics of the batch in training and running ones when it acts, Q' the running ones. Beside the best
 evaluation stands the mean of the last tenth of them, which does not reward noise.
 """
