@@ -82,7 +82,7 @@ def stuck(report: analysis.TableReport, row: str, column: str) -> str:
 
 def values(report: analysis.TableReport, row: str, column: str) -> dict[int, float]:
     """Test error by seed; a run that diverged counts as all wrong."""
-    return report.by_seed("test_error", 100.0).get((row, column), {})
+    return dict(report.by_seed("test_error", 100.0).get((row, column), {}))
 
 
 def by_seed(report: analysis.TableReport, row: str, column: str, metric: str) -> dict[int, float]:

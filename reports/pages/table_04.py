@@ -266,10 +266,11 @@ def agents(report: analysis.TableReport) -> list[Row]:
 
 
 def in_training(report: analysis.TableReport, column: str) -> dict[str, Any]:
-    """Return in training, the mean of the last tenth of the stretches between two evaluations, of each agent,
-    beside what is public at as many frames.
+    """Return in training, the mean of the last tenth of the stretches between two evaluations, of each agent
+    that did not diverge, beside what is public at as many frames.
     """
     runs, frames, found, ends = of_cells(report, column), FRAMES_A_STEP[column in ATARI], [], set[float]()
+    runs = runs[runs["status"] == "finished"]
     for row in agents(report):
         mine, ours = runs[runs["row"] == row.id], dict[int, float]()
         for seed, curves in zip(mine["seed"], store.heavy(mine, "curves"), strict=True):

@@ -283,6 +283,8 @@ def test_divergence_counts_as_nothing_scored(tmp_path):
         assert (found["n"], found["diverged"]) == (3, 1)
         assert found["mean"] == pytest.approx(factor * sum(scores) / 3)
     assert page.by_seed(report, "dqn_bn", "freeway_minatar", "best_return")[1] == 0
+    (training,) = page.section(report, {})["training"]
+    assert training["ours"][2].endswith("(n = 2)")  # what it returned before is no return at the end
 
 
 def test_a_runs_log_has_its_evaluations_and_no_pixels():
