@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,8 @@ def why_unfit(point: Point, compose: Compose) -> str | None:
     import torch
 
     table, run = grid.table_module(compose(point.shared)), point.run
+    if hasattr(run, "replay"):  # a network is tried, not a memory, which may be of many GB
+        run = replace(run, replay=replace(run.replay, size=run.replay.history + 2))
     options = data_options(compose(point.shared), run)
     rows = table.trial_rows(run) if hasattr(table, "trial_rows") else 200
     try:

@@ -607,6 +607,14 @@ def test_a_memory_that_does_not_fit_is_refused_before_the_start(cli):
     assert not cli.records("T4")
 
 
+def test_a_normaliser_is_not_blamed_for_the_memory(composed):
+    words = ["table=T4", "profile=smoke", "norm=group", "column=breakout_minatar", "row=dqn"]
+    typed = [*words, "replay.size=2000000000000"]
+    points = grid.points(typed, composed)
+    kept, lines = sweep.drop_unfit(points, typed, composed(typed), composed)
+    assert points and kept == points and not lines
+
+
 def test_an_unknown_game(cli):
     done = cli("-m", "table=T4", "profile=smoke", "norm=none", "data.options.game=pong")
     assert done.returncode == 2
